@@ -1,0 +1,1 @@
+"""seqserve_export: from torch checkpoints to models that seqserve can serve."""

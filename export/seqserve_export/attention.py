@@ -1,0 +1,151 @@
+"""Ragged multi-head attention: one function, eager in torch, one fused operator in ONNX.
+
+Every attention of the model is a call of :func:`ragged_attention`, with a different choice of
+where keys come from:
+
+=====================  ===========================  =====================  ============
+who attends to what    ``keys``, ``values`` (new)   ``past`` (cached)      ``is_causal``
+=====================  ===========================  =====================  ============
+encoder self           all source positions         none                   no
+decoder self, full     all target positions         none                   yes
+decoder self, cached   the one new position         earlier positions      yes
+cross                  none (length 0)              projected source       no
+=====================  ===========================  =====================  ============
+
+"Ragged" means that each row of the batch has its own number of valid keys, ``lengths``; what lies
+beyond is never read, so that rows of different lengths share a batch without seeing padding.
+
+While exporting, the call becomes ``com.microsoft.GroupQueryAttention`` (``kv_num_heads`` equal to
+``num_heads``, that is plain multi-head attention). onnxruntime's CPU kernel skips invalid keys and,
+when past and present are bound to one buffer, writes the new keys and values in place.
+
+Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; operator: onnxruntime
+``docs/ContribOperators.md``, ``GroupQueryAttention``.
+"""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def split_heads(states: Tensor, num_heads: int) -> Tensor:
+    """Splits the model dimension into heads: [B, T, H*D] -> [B, H, T, D]."""
+    split: Tensor = states.unflatten(-1, (num_heads, -1))  # type: ignore[no-untyped-call]
+    return split.transpose(1, 2)
+
+
+def merge_heads(states: Tensor) -> Tensor:
+    """Joins the heads again: [B, H, T, D] -> [B, T, H*D]."""
+    return states.transpose(1, 2).flatten(2)
+
+
+def ragged_attention(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    *,
+    num_heads: int,
+    is_causal: bool,
+    scale: float | None = None,
+    past: tuple[Tensor, Tensor] | None = None,
+    bias: Tensor | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Attends from each query to the valid keys of its own row.
+
+    Args:
+        queries: [B, T, H*D].
+        keys: New keys [B, T', H*D]; T' is T, or 0 when all keys are in ``past``.
+        values: New values, shaped as ``keys``.
+        lengths: Valid keys of each row once the new ones are written, [B], int32, at least 1.
+        num_heads: H. The head size D must be a multiple of 8 for the exported operator.
+        is_causal: A query sees only keys at or before its own position; the last query stands at
+            ``lengths - 1``.
+        scale: Factor on the scores; None means ``1 / sqrt(D)``.
+        past: Cached keys and values, each [B, H, P, D]; P is the capacity, not the valid length.
+            New keys are written at ``lengths - T'``.
+        bias: Added to the scores, [B or 1, H, T, P or T'].
+
+    Returns:
+        The attended values [B, T, H*D], then all keys and all values [B, H, P or T', D].
+    """
+    if torch.onnx.is_in_onnx_export():
+        return _exported(queries, keys, values, lengths, num_heads, is_causal, scale, past, bias)
+    all_keys, all_values = split_heads(keys, num_heads), split_heads(values, num_heads)
+    if past is not None:
+        all_keys = _write(past[0], all_keys, lengths)
+        all_values = _write(past[1], all_values, lengths)
+    mask = _visible(lengths, queries.shape[1], all_keys.shape[2], is_causal)
+    if bias is not None:
+        mask = bias.masked_fill(~mask, -math.inf)  # [B, H, T, P]
+    attended = functional.scaled_dot_product_attention(
+        split_heads(queries, num_heads), all_keys, all_values, attn_mask=mask, scale=scale
+    )
+    return merge_heads(attended), all_keys, all_values
+
+
+def _visible(lengths: Tensor, num_queries: int, num_keys: int, is_causal: bool) -> Tensor:
+    """Which keys each query may see: [B, 1, T or 1, P], bool."""
+    key_positions = torch.arange(num_keys, device=lengths.device)
+    if not is_causal:
+        return (key_positions < lengths[:, None])[:, None, None]
+    query_positions = torch.arange(num_queries, device=lengths.device) - num_queries
+    last_visible = lengths[:, None] + query_positions  # [B, T]
+    return (key_positions <= last_visible[..., None])[:, None]
+
+
+def _write(past: Tensor, new: Tensor, lengths: Tensor) -> Tensor:
+    """Writes ``new`` [B, H, T', D] into a copy of ``past`` so that each row ends at its length."""
+    num_new = new.shape[2]
+    if num_new == 0:
+        return past
+    positions = lengths[:, None].long() - num_new + torch.arange(num_new, device=past.device)
+    index = positions[:, None, :, None].expand_as(new)  # [B, H, T', D]
+    return past.scatter(2, index, new)
+
+
+def _exported(
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    lengths: Tensor,
+    num_heads: int,
+    is_causal: bool,
+    scale: float | None,
+    past: tuple[Tensor, Tensor] | None,
+    bias: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    batch_size, _, width = queries.shape
+    num_keys = keys.shape[1] if past is None else past[0].shape[2]
+    present_shape = (batch_size, num_heads, num_keys, width // num_heads)
+    inputs: list[Tensor | None] = [
+        queries,
+        keys,
+        values,
+        past[0] if past else None,
+        past[1] if past else None,
+        (lengths - 1).to(torch.int32),
+        # The capacity rather than the longest row: with one query per row onnxruntime then always
+        # takes the token-generation path, and a bias keeps one shape for all steps.
+        torch.scalar_tensor(num_keys, dtype=torch.int32),
+    ]
+    if bias is not None:
+        inputs += [None, None, None, bias]
+    attributes: dict[str, Any] = {"num_heads": num_heads, "kv_num_heads": num_heads}
+    if not is_causal:
+        attributes["causal"] = 0
+    if scale is not None:
+        attributes["scale"] = scale
+    outputs = torch.onnx.ops.symbolic_multi_out(
+        "com.microsoft::GroupQueryAttention",
+        inputs,
+        attrs=attributes,
+        dtypes=(queries.dtype, queries.dtype, queries.dtype),
+        shapes=(queries.shape, present_shape, present_shape),
+        version=1,
+    )
+    attended, all_keys, all_values = outputs
+    return attended, all_keys, all_values

@@ -1,0 +1,120 @@
+"""Checkpoints of our own Transformer: a folder with weights, configuration and tokenizers.
+
+========================  ==========================================================
+file                      content
+========================  ==========================================================
+``config.json``           format, name, tasks, architecture, special ids, defaults
+``model.safetensors``     the weights, fp32 or fp16; tied tensors are stored once
+``tokenizer.json``        source tokenizer of the ``tokenizers`` library
+``target_tokenizer.json`` target tokenizer, when it is another one
+``README.md``             the model card
+========================  ==========================================================
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from seqserve_export.errors import CheckpointError
+from seqserve_export.transformer import Transformer, TransformerConfig
+from seqserve_export.weights import WEIGHTS_FILE, assign_weights, read_safetensors
+
+FORMAT = "seqserve-transformer/1"
+CONFIG_FILE = "config.json"
+SOURCE_TOKENIZER_FILE = "tokenizer.json"
+TARGET_TOKENIZER_FILE = "target_tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationConfig:
+    """Special token ids and the decoding defaults a model ships with."""
+
+    decoder_start_token_id: int
+    eos_token_id: int
+    pad_token_id: int
+    max_new_tokens: int
+    """Default limit of new target tokens, the end token included."""
+    num_beams: int = 1
+    length_penalty: float = 1.0
+    """A finished hypothesis scores ``sum_logprobs / length ** length_penalty``."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A model with what is needed to use it."""
+
+    name: str
+    model: Transformer
+    generation: GenerationConfig
+
+
+def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype) -> None:
+    """Writes weights (cast to ``dtype``) and configuration; tokenizers are the caller's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in _stored_weights(checkpoint.model).items()
+    }
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = {
+        "format": FORMAT,
+        "name": checkpoint.name,
+        "transformer": dataclasses.asdict(checkpoint.model.config),
+        "generation": dataclasses.asdict(checkpoint.generation),
+    }
+    (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    """Reads a checkpoint folder into an fp32 model in evaluation mode.
+
+    Raises:
+        CheckpointError: A file is missing or malformed, or weights and configuration disagree;
+            the message names all tensors that are missing, unexpected or of another shape.
+    """
+    config = _read_config(folder / CONFIG_FILE)
+    try:
+        model = Transformer(TransformerConfig(**config["transformer"]))
+        generation = GenerationConfig(**config["generation"])
+        name = str(config["name"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{folder / CONFIG_FILE} is malformed: {error}") from error
+    path = folder / WEIGHTS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; a checkpoint folder needs its weights")
+    assign_weights(_stored_weights(model), read_safetensors(path), str(path))
+    model.eval()
+    return Checkpoint(name=name, model=model, generation=generation)
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} does not exist") from error
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from error
+    if not isinstance(config, dict) or config.get("format") != FORMAT:
+        raise CheckpointError(f'{path} must hold "format": "{FORMAT}"')
+    return config
+
+
+def _stored_weights(model: Transformer) -> dict[str, Tensor]:
+    """The state dict without second names of shared tensors and without fixed tables."""
+    seen: set[int] = set()
+    stored = {}
+    for name, tensor in model.state_dict().items():
+        if _is_fixed_table(model, name) or tensor.data_ptr() in seen:
+            continue
+        seen.add(tensor.data_ptr())
+        stored[name] = tensor
+    return stored
+
+
+def _is_fixed_table(model: Transformer, name: str) -> bool:
+    return model.config.positions == "sinusoidal" and name.endswith("embedding.position.weight")

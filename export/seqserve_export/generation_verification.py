@@ -1,0 +1,199 @@
+"""Verifies the encode and decode graphs of an encoder-decoder model against torch.
+
+Four questions, in the order in which an answer to one rests on the one before:
+
+1. Do encoder states and projected keys and values agree, in ragged batches?
+2. Do the logits of each step agree with those of torch over the whole target, while rows join and
+   leave the batch and caches are written in place?
+3. Are rows bit-identical alone and in a batch of 64? If not, the manifest says so; the tolerance
+   holds anyway.
+4. Do greedy and beam search find the same targets?
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from seqserve_export.graphs import EncodeGraph, cache_names
+from seqserve_export.onnx_runner import DecodeRunner, Floats, SourceRunner, make_cache
+from seqserve_export.search_verification import compare_searches
+from seqserve_export.source import GenerationSource
+from seqserve_export.verification import (
+    NUM_INVARIANCE_ROWS,
+    SEED,
+    Comparison,
+    Verification,
+    make_row,
+    make_sources,
+    to_floats,
+    tokenize_samples,
+)
+
+_MAX_RANDOM_LENGTH = 24
+
+
+class GenerationVerifier:
+    """Holds the model in both forms."""
+
+    def __init__(self, source: GenerationSource, encode_path: Path, decode_path: Path) -> None:
+        self._source = source
+        self._config = source.model.config
+        self._encode_graph = EncodeGraph(source.model)
+        self._encode = SourceRunner(encode_path, self._config.source_vocabulary_size - 1)
+        self._decode = DecodeRunner(decode_path, self._config.num_decoder_layers)
+        self._generator = np.random.default_rng(SEED)
+
+    def verify(self) -> Verification:
+        """Makes all comparisons.
+
+        Raises:
+            VerificationError: Names the check, the tensor, the row and the step that differ.
+        """
+        with torch.inference_mode():
+            comparisons = [
+                self.compare_encoding(),
+                self.compare_steps(),
+                *(invariance := [self.compare_encoding_alone(), self.compare_steps_alone()]),
+                *compare_searches(self._source, self._encode, self._decode, self._generator),
+            ]
+        return Verification(
+            records=tuple(comparison.to_record() for comparison in comparisons),
+            is_batch_invariant=all(comparison.is_bit_identical for comparison in invariance),
+        )
+
+    def compare_encoding(self) -> Comparison:
+        """Question 1."""
+        comparison = Comparison("encode: torch and ONNX, ragged batches")
+        # One source as long as the model allows, so that its last position is used, too.
+        batches = [self._make_sources(1, self._config.max_source_length)]
+        batches += [self._make_sources(size, _MAX_RANDOM_LENGTH) for size in (1, 2, 7, 16)]
+        samples = tokenize_samples(
+            self._source.source_tokenizer, self._source.samples, self._config.max_source_length
+        )
+        if samples:
+            batches.append(samples)
+        for sources in batches:
+            outputs = self._encode.run(sources)
+            for row, tokens in enumerate(sources):
+                for name, expected in self._encode_with_torch(tokens).items():
+                    actual = _valid_part(outputs[name][row], len(tokens))
+                    where = f"{name} of row {row} in a batch of {len(sources)}"
+                    comparison.add(expected, actual, where)
+        return comparison
+
+    def compare_steps(self) -> Comparison:
+        """Question 2."""
+        comparison = Comparison("decode: torch over whole targets and ONNX step by step, ragged")
+        num_rows = 16
+        sources = self._make_sources(num_rows, _MAX_RANDOM_LENGTH)
+        targets = self._make_targets(num_rows, _MAX_RANDOM_LENGTH)
+        # One row as long as the model allows.
+        sources.append(sources[1])
+        targets.append(self._make_targets(1, self._config.max_target_length)[0])
+        joins = self._generator.integers(0, 8, len(targets)).tolist()
+        logits = self._decode_in_batch(sources, targets, joins)
+        for row, target in enumerate(targets):
+            source_tokens, source_lengths = make_row(sources[row])
+            target_tokens, target_lengths = make_row(target)
+            logits_of_all = self._source.model(
+                source_tokens, source_lengths, target_tokens, target_lengths
+            )
+            expected = to_floats(logits_of_all[0])  # [T, V]
+            for step in range(len(target)):
+                where = f"logits of row {row}, step {step}"
+                comparison.add(expected[step], logits[row][step], where)
+        return comparison
+
+    def compare_encoding_alone(self) -> Comparison:
+        """Question 3, encoding."""
+        comparison = Comparison(f"encode: rows alone and in a batch of {NUM_INVARIANCE_ROWS}")
+        sources = self._make_sources(NUM_INVARIANCE_ROWS, _MAX_RANDOM_LENGTH)
+        together = self._encode.run(sources)
+        for row, tokens in enumerate(sources):
+            for name, alone in self._encode.run([tokens]).items():
+                part = _valid_part(together[name][row], len(tokens))
+                comparison.add(alone[0], part, f"{name} of row {row}")
+        return comparison
+
+    def compare_steps_alone(self) -> Comparison:
+        """Question 3, decoding."""
+        comparison = Comparison(f"decode: rows alone and in a batch of {NUM_INVARIANCE_ROWS}")
+        sources = self._make_sources(NUM_INVARIANCE_ROWS, _MAX_RANDOM_LENGTH)
+        targets = self._make_targets(NUM_INVARIANCE_ROWS, 10)
+        joins = self._generator.integers(0, 4, NUM_INVARIANCE_ROWS).tolist()
+        together = self._decode_in_batch(sources, targets, joins)
+        for row, target in enumerate(targets):
+            alone = self._decode_in_batch([sources[row]], [target], [0])[0]
+            for step, logits in enumerate(alone):
+                comparison.add(logits, together[row][step], f"logits of row {row}, step {step}")
+        return comparison
+
+    def _make_sources(self, num_sources: int, max_length: int) -> list[list[int]]:
+        return make_sources(
+            self._generator,
+            num_sources,
+            self._config.source_vocabulary_size,
+            min(max_length, self._config.max_source_length),
+        )
+
+    def _make_targets(self, num_targets: int, max_length: int) -> list[list[int]]:
+        """Random targets behind a start token, together at most as long as the model allows."""
+        targets = make_sources(
+            self._generator,
+            num_targets,
+            self._config.target_vocabulary_size,
+            min(max_length, self._config.max_target_length),
+        )
+        start = self._source.generation.decoder_start_token_id
+        return [[start, *target[1:]] for target in targets]
+
+    def _encode_with_torch(self, tokens: list[int]) -> dict[str, Floats]:
+        """The outputs of the encode graph for one row alone, without the dimension of the row."""
+        outputs = self._encode_graph(*make_row(tokens))
+        names = self._encode_graph.output_names()
+        return {name: to_floats(output[0]) for name, output in zip(names, outputs, strict=True)}
+
+    def _decode_in_batch(
+        self, sources: list[list[int]], targets: list[list[int]], joins: list[int]
+    ) -> list[list[Floats]]:
+        """Feeds each target, one token a step, from the step on at which its row joins.
+
+        Rows leave when their target ends, so the size of the batch changes from step to step.
+
+        Returns:
+            For each row, the logits [V] after each token of its target.
+        """
+        encoded = self._encode.run(sources)
+        names = cache_names("present", "encoder", self._config.num_decoder_layers)
+        source = [encoded[name] for name in names]
+        capacity = max(map(len, targets))
+        empty = make_cache(len(sources), self._config.num_heads, capacity, self._config.head_size)
+        past = [empty.copy() for _ in source]
+        logits: list[list[Floats]] = [[] for _ in targets]
+        for step in range(max(joins) + capacity):
+            rows = [
+                row
+                for row, target in enumerate(targets)
+                if joins[row] <= step < joins[row] + len(target)
+            ]
+            if not rows:
+                continue
+            live_past = [cache[rows] for cache in past]
+            step_logits = self._decode.decode(
+                [targets[row][len(logits[row])] for row in rows],
+                [len(logits[row]) for row in rows],
+                [len(sources[row]) for row in rows],
+                live_past,
+                [states[rows] for states in source],
+            )
+            for cache, live in zip(past, live_past, strict=True):
+                cache[rows] = live
+            for row, row_logits in zip(rows, step_logits, strict=True):
+                logits[row].append(row_logits)
+        return logits
+
+
+def _valid_part(output: Floats, length: int) -> Floats:
+    """What lies within a source: of states [S, M] or of keys and values [H, S, D]."""
+    return output[:length] if output.ndim == 2 else output[:, :length]

@@ -1,0 +1,93 @@
+"""Positions: the sinusoidal table, and the relative position bias of T5."""
+
+import math
+from typing import TYPE_CHECKING, Optional
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from seqserve_export.transformer import BlockConfig
+
+
+def sinusoidal_table(num_positions: int, size: int) -> Tensor:
+    """Fixed position vectors [num_positions, size]: all sines first, then all cosines.
+
+    Source: Vaswani et al. 2017, section 3.5, in the halves layout of Marian and of
+    ``transformers`` (``MarianSinusoidalPositionalEmbedding``).
+    """
+    half = size - size // 2
+    rates = torch.exp(torch.arange(0, size, 2, dtype=torch.float64) * (-math.log(10000.0) / size))
+    angles = torch.arange(num_positions, dtype=torch.float64)[:, None] * rates  # [P, half]
+    return torch.cat([angles.sin()[:, :half], angles.cos()[:, : size // 2]], dim=1).float()
+
+
+def position_buckets(
+    distances: Tensor, *, is_bidirectional: bool, num_buckets: int, max_distance: int
+) -> Tensor:
+    """Buckets of signed distances (key position minus query position).
+
+    Half of the buckets are exact small distances, the other half grow logarithmically up to
+    ``max_distance``; with ``is_bidirectional`` the sign takes one more halving, else keys after
+    the query share the bucket of distance 0.
+
+    Source: Raffel et al. 2020, arXiv:1910.10683, section 2.1; ``T5Attention`` of ``transformers``.
+    """
+    offsets = torch.zeros_like(distances)
+    if is_bidirectional:
+        num_buckets //= 2
+        offsets = (distances > 0).long() * num_buckets
+        distances = distances.abs()
+    else:
+        distances = (-distances).clamp(min=0)
+    num_exact = num_buckets // 2
+    growth = torch.log(distances.clamp(min=1).float() / num_exact) / math.log(
+        max_distance / num_exact
+    )
+    far = (num_exact + (growth * (num_buckets - num_exact)).long()).clamp(max=num_buckets - 1)
+    return offsets + torch.where(distances < num_exact, distances, far)
+
+
+class RelativePositionBias(nn.Module):
+    """A learned score per head for the distance between query and key, shared by all layers."""
+
+    buckets: Tensor
+
+    def __init__(
+        self, num_heads: int, num_buckets: int, max_distance: int, *, is_bidirectional: bool
+    ) -> None:
+        super().__init__()
+        self.max_distance = max_distance
+        self.weight = nn.Parameter(torch.zeros(num_buckets, num_heads))
+        # Buckets are constant from max_distance on, so a table over the clamped distances holds
+        # them all, and the graph needs one lookup instead of logarithms.
+        distances = torch.arange(-max_distance, max_distance + 1)
+        buckets = position_buckets(
+            distances,
+            is_bidirectional=is_bidirectional,
+            num_buckets=num_buckets,
+            max_distance=max_distance,
+        )
+        self.register_buffer("buckets", buckets, persistent=False)
+
+    @classmethod
+    def of(
+        cls, config: "BlockConfig", *, is_bidirectional: bool
+    ) -> Optional["RelativePositionBias"]:
+        """The bias a configuration asks for, or None."""
+        if config.positions != "relative":
+            return None
+        return cls(
+            config.num_heads,
+            config.num_position_buckets,
+            config.max_position_distance,
+            is_bidirectional=is_bidirectional,
+        )
+
+    def forward(self, query_positions: Tensor, num_keys: int) -> Tensor:
+        """The bias of queries at [B or 1, T] to keys 0..P-1: [B or 1, H, T, P]."""
+        key_positions = torch.arange(num_keys, device=query_positions.device)
+        distances = key_positions - query_positions[..., None]  # [B, T, P]
+        index = distances.clamp(-self.max_distance, self.max_distance) + self.max_distance
+        by_distance = self.weight[self.buckets]  # [2 * max_distance + 1, H]
+        return by_distance[index].permute(0, 3, 1, 2)

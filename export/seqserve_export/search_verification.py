@@ -1,0 +1,176 @@
+"""Compares greedy and beam search over the exported graphs with the same search over torch.
+
+Both run :mod:`seqserve_export.reference_search`; torch over whole targets at each step, ONNX with
+its caches. Differences of the last bits can decide between two candidates whose scores are all but
+equal. So hypotheses with different tokens pass when their scores differ by no more than
+``TIE_TOLERANCE`` and torch, given the tokens that ONNX found, comes to the score ONNX gave them;
+the record counts them. Everything else that differs fails.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from seqserve_export.errors import VerificationError
+from seqserve_export.graphs import cache_names
+from seqserve_export.onnx_runner import DecodeRunner, OnnxTargets, SourceRunner, make_cache
+from seqserve_export.reference_search import (
+    Hypothesis,
+    NextLogits,
+    SearchLimits,
+    search_beams,
+    search_greedily,
+)
+from seqserve_export.source import GenerationSource
+from seqserve_export.verification import (
+    Comparison,
+    make_row,
+    make_sources,
+    tokenize_samples,
+)
+
+NUM_BEAMS = 4
+TIE_TOLERANCE = 1e-5
+"""Scores this close make either hypothesis a right answer."""
+_MAX_SEARCH_TOKENS = 40
+_NUM_SOURCES = 12
+
+_Search = Callable[[NextLogits], list[Hypothesis]]
+
+
+def compare_searches(
+    source: GenerationSource,
+    encode: SourceRunner,
+    decode: DecodeRunner,
+    generator: np.random.Generator,
+) -> list[Comparison]:
+    """Compares greedy search and beam search, on samples of the checkpoint or on random sources.
+
+    Raises:
+        VerificationError: Names the search, the source and the hypothesis that differ.
+    """
+    config, generation = source.model.config, source.generation
+    sources = tokenize_samples(
+        source.source_tokenizer, source.samples[:_NUM_SOURCES], config.max_source_length
+    )
+    if not sources:
+        max_length = min(16, config.max_source_length)
+        sources = make_sources(generator, _NUM_SOURCES, config.source_vocabulary_size, max_length)
+    limits = SearchLimits(
+        decoder_start_token_id=generation.decoder_start_token_id,
+        eos_token_id=generation.eos_token_id,
+        max_new_tokens=min(_MAX_SEARCH_TOKENS, config.max_target_length),
+    )
+    num_beams = min(NUM_BEAMS, config.target_vocabulary_size // 2)
+    penalty = generation.length_penalty
+
+    def search_one(next_logits: NextLogits) -> list[Hypothesis]:
+        return [search_greedily(next_logits, limits, length_penalty=penalty)]
+
+    def search_several(next_logits: NextLogits) -> list[Hypothesis]:
+        return search_beams(next_logits, limits, num_beams=num_beams, length_penalty=penalty)
+
+    searches: list[tuple[str, _Search]] = [
+        ("greedy search", search_one),
+        (f"beam search with {num_beams} beams", search_several),
+    ]
+    comparisons = []
+    for name, search in searches:
+        comparison = Comparison(f"{name}: torch and ONNX, tokens equal, scores")
+        num_ties = 0
+        for tokens in sources:
+            next_logits = torch_targets(source, tokens)
+            num_ties += _compare_hypotheses(
+                comparison,
+                search(next_logits),
+                search(onnx_targets(source, tokens, encode, decode, limits.max_new_tokens)),
+                functools.partial(_rescore, next_logits, limits, penalty),
+                f"source {tokens}",
+            )
+        if num_ties:
+            comparison.check += f", {num_ties} near ties"
+        comparisons.append(comparison)
+    return comparisons
+
+
+def torch_targets(source: GenerationSource, tokens: Sequence[int]) -> NextLogits:
+    """The logits that follow targets of one source, from the whole model at each step."""
+    source_tokens, source_lengths = make_row(tokens)
+
+    def next_logits(targets: list[list[int]]) -> Tensor:
+        num_targets = len(targets)
+        target_lengths = torch.tensor([len(target) for target in targets], dtype=torch.int32)
+        logits: Tensor = source.model(
+            source_tokens.expand(num_targets, -1),
+            source_lengths.expand(num_targets),
+            torch.tensor(targets),
+            target_lengths,
+        )
+        return logits[:, -1]  # [N, T, V] -> [N, V]
+
+    return next_logits
+
+
+def onnx_targets(
+    source: GenerationSource,
+    tokens: Sequence[int],
+    encode: SourceRunner,
+    decode: DecodeRunner,
+    capacity: int,
+) -> OnnxTargets:
+    """The logits that follow targets of one source, from the graphs with their caches."""
+    config = source.model.config
+    outputs = encode.run([tokens])
+    names = cache_names("present", "encoder", config.num_decoder_layers)
+    empty_cache = make_cache(1, config.num_heads, capacity, config.head_size)
+    return OnnxTargets(decode, [outputs[name] for name in names], empty_cache)
+
+
+def _compare_hypotheses(
+    comparison: Comparison,
+    expected: list[Hypothesis],
+    actual: list[Hypothesis],
+    rescore: Callable[[Hypothesis], float],
+    where: str,
+) -> int:
+    """Compares the hypotheses of one source; returns how many are near ties."""
+    if len(expected) != len(actual):
+        raise VerificationError(
+            f"{comparison.check}: {len(actual)} hypotheses for {where}, expected {len(expected)}"
+        )
+    num_ties = 0
+    for rank, (wanted, found) in enumerate(zip(expected, actual, strict=True)):
+        difference = abs(wanted.score - found.score)
+        if wanted.tokens != found.tokens:
+            is_tie = difference <= TIE_TOLERANCE and (
+                abs(rescore(found) - found.score) <= TIE_TOLERANCE
+            )
+            if not is_tie:
+                raise VerificationError(
+                    f"{comparison.check}: hypothesis {rank} of {where} is {list(found.tokens)} "
+                    f"with score {found.score:.6f}, expected {list(wanted.tokens)} with score "
+                    f"{wanted.score:.6f}; tolerance {TIE_TOLERANCE:.3g}"
+                )
+            num_ties += 1
+        comparison.add(
+            np.array([wanted.score], np.float32),
+            np.array([found.score], np.float32),
+            f"score of hypothesis {rank} of {where}",
+        )
+    return num_ties
+
+
+def _rescore(
+    next_logits: NextLogits, limits: SearchLimits, length_penalty: float, hypothesis: Hypothesis
+) -> float:
+    """The score of a hypothesis's tokens, whoever found them."""
+    total = 0.0
+    target = [limits.decoder_start_token_id]
+    for token in hypothesis.tokens:
+        logprobs = next_logits([target])[0].double().log_softmax(dim=-1)
+        total += float(logprobs[token])
+        target = [*target, token]
+    return float(total / len(hypothesis.tokens) ** length_penalty)

@@ -1,0 +1,103 @@
+"""What export starts from: a checkpoint read into memory, ready to be written as a served model."""
+
+import dataclasses
+
+from tokenizers import Tokenizer
+
+from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.encoder_model import EncoderModel
+from seqserve_export.errors import CheckpointError
+from seqserve_export.pooling import PoolingMode
+from seqserve_export.transformer import Transformer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerationSource:
+    """An encoder-decoder model."""
+
+    name: str
+    family: str
+    model: Transformer
+    generation: GenerationConfig
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer | None
+    """None when source and target share one."""
+    samples: tuple[str, ...]
+    """Real sources to verify with; may be empty."""
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            CheckpointError: They do not.
+        """
+        config, generation = self.model.config, self.generation
+        check_vocabulary(self.source_tokenizer, config.source_vocabulary_size, "source")
+        check_vocabulary(
+            self.target_tokenizer or self.source_tokenizer, config.target_vocabulary_size, "target"
+        )
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            token_id = getattr(generation, name)
+            if not 0 <= token_id < config.target_vocabulary_size:
+                raise CheckpointError(
+                    f"`{name}` must be in the target vocabulary of "
+                    f"{config.target_vocabulary_size}, but is {token_id}"
+                )
+        if not 1 <= generation.max_new_tokens <= config.max_target_length:
+            raise CheckpointError(
+                f"`max_new_tokens` must be from 1 to `max_target_length` "
+                f"{config.max_target_length}, but is {generation.max_new_tokens}"
+            )
+        if not 1 <= generation.num_beams <= config.target_vocabulary_size // 2:
+            raise CheckpointError(
+                "`num_beams` must be from 1 to half of the target vocabulary of "
+                f"{config.target_vocabulary_size}, but is {generation.num_beams}"
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EmbeddingSource:
+    """An encoder-only model that embeds texts."""
+
+    name: str
+    family: str
+    model: EncoderModel
+    pooling: PoolingMode
+    is_normalized: bool
+    """Whether the model is meant to be used with embeddings of length 1."""
+    tokenizer: Tokenizer
+    max_source_length: int
+    """In tokens, special tokens included."""
+    samples: tuple[str, ...]
+    """Real sources to verify with."""
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            CheckpointError: They do not.
+        """
+        config = self.model.config
+        check_vocabulary(self.tokenizer, config.vocabulary_size, "source")
+        if not 1 <= self.max_source_length <= config.max_length:
+            raise CheckpointError(
+                f"the longest source must be from 1 to the {config.max_length} positions of the "
+                f"model, but is {self.max_source_length}"
+            )
+
+
+Source = GenerationSource | EmbeddingSource
+
+
+def check_vocabulary(tokenizer: Tokenizer, num_rows: int, side: str) -> None:
+    """Checks that every token has a row in the embedding table.
+
+    Raises:
+        CheckpointError: The tokenizer knows ids beyond the table.
+    """
+    num_tokens = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    if num_tokens > num_rows:
+        raise CheckpointError(
+            f"the {side} tokenizer has ids up to {num_tokens - 1}, but the model has only "
+            f"{num_rows} embeddings"
+        )

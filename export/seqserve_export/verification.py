@@ -1,0 +1,105 @@
+"""What every verification is made of: comparisons with a tolerance, and the sources they run on.
+
+Export verifies the graphs before anything reaches the store, see
+:mod:`seqserve_export.generation_verification` and :mod:`seqserve_export.embedding_verification`.
+The yardstick is always torch on one row alone, without padding; so a graph that lets a row see
+padding or its neighbours differs, whatever torch would do in a batch.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from seqserve.manifest import VerificationRecord
+from seqserve_export.errors import VerificationError
+from seqserve_export.onnx_runner import Floats
+
+TOLERANCE = 1e-4
+"""Most absolute difference of states and logits in fp32."""
+NUM_INVARIANCE_ROWS = 64
+"""Rows of the batch in which each row must come out as it does alone."""
+SEED = 20170612
+
+
+class Comparison:
+    """Compares tensors that should be equal, and keeps the largest difference."""
+
+    def __init__(self, check: str, tolerance: float = TOLERANCE) -> None:
+        self.check = check
+        """What is compared with what, on what."""
+        self.tolerance = tolerance
+        self.count = 0
+        self.max_abs_difference = 0.0
+        self.is_bit_identical = True
+
+    def add(self, expected: Floats, actual: Floats, where: str) -> None:
+        """Compares one case.
+
+        Raises:
+            VerificationError: The shapes differ, a value is not finite, or the difference exceeds
+                the tolerance.
+        """
+        self.count += 1
+        if expected.shape != actual.shape:
+            raise VerificationError(
+                f"{self.check}: {where} has shape {actual.shape}, expected {expected.shape}"
+            )
+        difference = float(np.abs(expected - actual).max(initial=0.0))
+        # Written so that NaN fails.
+        if not difference <= self.tolerance:
+            raise VerificationError(
+                f"{self.check}: {where} differs by {difference:.3g}, tolerance {self.tolerance:.3g}"
+            )
+        self.max_abs_difference = max(self.max_abs_difference, difference)
+        self.is_bit_identical &= expected.tobytes() == actual.tobytes()
+
+    def to_record(self) -> VerificationRecord:
+        """The comparison as the manifest keeps it."""
+        return VerificationRecord(
+            check=self.check,
+            count=self.count,
+            max_abs_difference=self.max_abs_difference,
+            tolerance=self.tolerance,
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Verification:
+    """What was found; that it exists means that every comparison passed."""
+
+    records: tuple[VerificationRecord, ...]
+    is_batch_invariant: bool
+    """Rows came out bit-identical alone and in a mixed batch, on this machine."""
+
+
+def make_sources(
+    generator: np.random.Generator, num_sources: int, vocabulary_size: int, max_length: int
+) -> list[list[int]]:
+    """Random sources of random lengths, the first of ``max_length`` and the second of 1."""
+    lengths = generator.integers(1, max_length + 1, num_sources)
+    lengths[:2] = [max_length, 1][:num_sources]
+    return [generator.integers(0, vocabulary_size, length).tolist() for length in lengths]
+
+
+def tokenize_samples(
+    tokenizer: Tokenizer, samples: Sequence[str], max_length: int
+) -> list[list[int]]:
+    """Tokens of real sources, cut to what the model can read; empty ones are left out."""
+    encoded = tokenizer.encode_batch(list(samples))
+    return [encoding.ids[:max_length] for encoding in encoded if encoding.ids]
+
+
+def make_row(tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """One sequence as torch takes it: tokens [1, S] and lengths [1]."""
+    return torch.tensor([tokens]), torch.tensor([len(tokens)], dtype=torch.int32)
+
+
+def to_floats(tensor: Tensor) -> Floats:
+    """A torch tensor as an array."""
+    floats: NDArray[np.float32] = tensor.numpy()
+    return floats

@@ -1,0 +1,16 @@
+"""seqserve: Transformer encoder-decoder and encoder-only models over gRPC, with onnxruntime.
+
+The way of one request:
+
+1. ``servicers``: message to request; validates, admits or refuses, tokenizes, makes a
+   ``Sequence``, submits it and awaits its answer. Event loop.
+2. ``worker``: one thread per model. Drains its inbox into the scheduler and runs batches.
+3. ``scheduler``: pure policy. Which sequences go into the next batch, and what becomes of them.
+4. ``engine``: one batch through onnxruntime; ``cache`` holds key values, ``search`` picks tokens.
+5. The answer goes back to the event loop; the servicer detokenizes and replies.
+
+Shapes are written in one alphabet: B rows of the batch, K beams, S source length, T target length,
+P cache capacity, V vocabulary, H heads, D head size, L layers, M model width.
+"""
+
+__version__ = "0.1.0"

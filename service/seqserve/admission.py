@@ -1,0 +1,54 @@
+"""Decides at once whether a request may enter: a bounded amount of work, or a refusal.
+
+Work is counted here, after a request has been read and checked, and not by gRPC's own limit, which
+counts health checks and requests that never arrive.
+"""
+
+import contextlib
+import threading
+from collections.abc import Iterator
+
+from seqserve.errors import OverloadedError, UnavailableError
+
+
+class Admission:
+    """The outstanding sequences of one model."""
+
+    def __init__(self, max_outstanding: int) -> None:
+        self._max_outstanding = max_outstanding
+        self._num_outstanding = 0
+        self._is_draining = False
+        self._lock = threading.Lock()
+
+    @property
+    def num_outstanding(self) -> int:
+        """Sequences admitted and not yet answered."""
+        return self._num_outstanding
+
+    def drain(self) -> None:
+        """Refuses whatever comes from now on."""
+        self._is_draining = True
+
+    @contextlib.contextmanager
+    def admit(self, num_sequences: int) -> Iterator[None]:
+        """Holds places for the sequences of one request while it is being answered.
+
+        Raises:
+            UnavailableError: The server is shutting down.
+            OverloadedError: The places are taken; all of them or none are given.
+        """
+        with self._lock:
+            if self._is_draining:
+                raise UnavailableError("the server is shutting down; try another replica")
+            if self._num_outstanding + num_sequences > self._max_outstanding:
+                raise OverloadedError(
+                    f"{self._num_outstanding} inputs are being worked on and {num_sequences} more "
+                    f"would exceed the limit of {self._max_outstanding}; try again later",
+                    retry_after_seconds=1.0,
+                )
+            self._num_outstanding += num_sequences
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._num_outstanding -= num_sequences

@@ -1,0 +1,147 @@
+"""The server's settings, defined once: flags, environment and file come from here.
+
+A setting ``max_batch_size`` is the flag ``--max-batch-size``, the variable
+``SEQSERVE_MAX_BATCH_SIZE`` and the key ``max_batch_size`` of the TOML file; the first that is set
+wins, in this order. An unknown one is an error, wherever it stands.
+"""
+
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pydantic
+
+from seqserve.errors import ConfigurationError
+
+PREFIX = "SEQSERVE_"
+CLIENT_VARIABLES = frozenset({"SEQSERVE_TARGET", "SEQSERVE_TOKEN"})
+"""Variables with our prefix that the client's commands read; the server leaves them alone."""
+CONFIG_VARIABLE = "SEQSERVE_CONFIG"
+
+
+class ServerConfig(pydantic.BaseModel):
+    """Everything an operator may set."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid")
+
+    models: Path = pydantic.Field(
+        default=Path("models"), description="Folder of served models: NAME/VERSION/seqserve.json."
+    )
+    host: str = pydantic.Field(
+        default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container."
+    )
+    port: int = pydantic.Field(default=50051, ge=0, le=65535, description="gRPC; 0 picks one.")
+    health_port: int = pydantic.Field(
+        default=50052, ge=0, le=65535, description="Health checks alone; 0 picks one."
+    )
+    metrics_port: int = pydantic.Field(
+        default=9090, ge=0, le=65535, description="Prometheus metrics over HTTP; 0 picks one."
+    )
+    threads: int = pydantic.Field(
+        default=0, ge=0, description="Computing threads per model; 0: the CPUs of this process."
+    )
+    max_batch_size: int = pydantic.Field(
+        default=64, ge=1, le=1024, description="Rows of the running batch: live hypotheses."
+    )
+    max_batch_tokens: int = pydantic.Field(
+        default=4096, ge=1, description="Source tokens of an encoder pass, padding included."
+    )
+    max_outstanding: int = pydantic.Field(
+        default=2048, ge=1, description="Inputs a model works on or queues before it refuses."
+    )
+    max_inputs_per_request: int = pydantic.Field(
+        default=256, ge=1, description="Inputs in one request."
+    )
+    max_input_bytes: int = pydantic.Field(
+        default=262_144, ge=1, description="UTF-8 bytes of one input, checked before tokenizing."
+    )
+    max_num_beams: int = pydantic.Field(
+        default=16, ge=1, description="Beams a request may ask for; at most max_batch_size."
+    )
+    max_request_seconds: float = pydantic.Field(
+        default=60.0, gt=0, description="Deadline of requests that set none or a later one."
+    )
+    max_message_bytes: int = pydantic.Field(
+        default=8_388_608, ge=1024, description="Largest request message."
+    )
+    drain_seconds: float = pydantic.Field(
+        default=30.0, ge=0, description="Time to finish accepted work after SIGTERM."
+    )
+    reflection: bool = pydantic.Field(
+        default=True, description="Whether clients may list the services (grpcurl)."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
+        default="info", description="Least severe messages to log."
+    )
+    log_format: Literal["auto", "console", "json"] = pydantic.Field(
+        default="auto", description="auto: console on a terminal, else JSON lines."
+    )
+
+    @pydantic.model_validator(mode="after")
+    def _check_beams(self) -> Self:
+        if self.max_num_beams > self.max_batch_size:
+            raise ValueError(
+                f"max_num_beams ({self.max_num_beams}) exceeds max_batch_size "
+                f"({self.max_batch_size})"
+            )
+        return self
+
+
+def read_config(
+    flags: Mapping[str, Any],
+    file: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> ServerConfig:
+    """Reads the settings from flags, environment and file.
+
+    Args:
+        flags: Settings given on the command line, by name.
+        file: A TOML file, if given.
+        environment: The environment; the process's own by default.
+
+    Raises:
+        ConfigurationError: A setting is unknown or out of range; the message says where it stands.
+    """
+    environment = os.environ if environment is None else environment
+    settings: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for name, value, origin in [
+        *_file_settings(file),
+        *_environment_settings(environment),
+        *((name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()),
+    ]:
+        if name not in ServerConfig.model_fields:
+            known = ", ".join(sorted(ServerConfig.model_fields))
+            raise ConfigurationError(f"{origin} is no setting; there are: {known}")
+        settings[name], origins[name] = value, origin
+    try:
+        return ServerConfig.model_validate(settings)
+    except pydantic.ValidationError as error:
+        problems = []
+        for problem in error.errors(include_url=False):
+            name = str(problem["loc"][0]) if problem["loc"] else ""
+            problems.append(f"{origins.get(name, 'settings')}: {problem['msg']}")
+        raise ConfigurationError("; ".join(problems)) from error
+
+
+def _file_settings(file: Path | None) -> list[tuple[str, Any, str]]:
+    if file is None:
+        return []
+    try:
+        settings = tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is not TOML: {error}") from error
+    return [(name, value, f"{name} in {file}") for name, value in settings.items()]
+
+
+def _environment_settings(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
+    ignored = CLIENT_VARIABLES | {CONFIG_VARIABLE}
+    return [
+        (name.removeprefix(PREFIX).lower(), value, name)
+        for name, value in sorted(environment.items())
+        if name.startswith(PREFIX) and name not in ignored
+    ]

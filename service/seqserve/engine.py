@@ -1,0 +1,165 @@
+"""Runs one batch through onnxruntime: arrays in, arrays out, and no array leaves.
+
+Two engines, one for each kind of model. Both are used by one worker thread only.
+"""
+
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+from seqserve.cache import KeyValueCache
+from seqserve.errors import EngineError
+from seqserve.manifest import Manifest
+from seqserve.search import choose
+from seqserve.sequence import Batch, Outcome, Phase, SearchState
+from seqserve.session import BoundStep, cache_names, check_names, open_session, pad
+
+
+class Engine(Protocol):
+    """What a worker runs batches with."""
+
+    first_phase: Phase
+    """The phase a waiting sequence enters: "encode" or "embed"."""
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Runs one batch.
+
+        Returns:
+            One outcome for each sequence of the batch.
+
+        Raises:
+            Exception: Whatever failed; it concerns all sequences of the batch.
+        """
+
+
+class GenerationEngine:
+    """The encode and decode graphs of an encoder-decoder model, and the cache between them."""
+
+    first_phase: Phase = "encode"
+
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, max_rows: int, num_threads: int
+    ) -> None:
+        record = manifest.generation
+        assert record is not None
+        self._max_rows = max_rows
+        self._num_layers = record.num_layers
+        self._cache = KeyValueCache(
+            num_layers=record.num_layers,
+            num_heads=record.num_heads,
+            head_size=record.head_size,
+            max_rows=max_rows,
+            max_target_length=record.max_target_length,
+            max_source_length=manifest.max_source_length,
+        )
+        past_target = cache_names("past_key_values", "decoder", record.num_layers)
+        past_source = cache_names("past_key_values", "encoder", record.num_layers)
+        self._present_source = cache_names("present", "encoder", record.num_layers)
+        present_target = cache_names("present", "decoder", record.num_layers)
+        self._encode = open_session(folder / record.encode_graph, num_threads=num_threads)
+        check_names(
+            self._encode,
+            folder / record.encode_graph,
+            ["input_ids", "source_lengths"],
+            ["last_hidden_state", *self._present_source],
+        )
+        self._decode = open_session(folder / record.decode_graph, num_threads=num_threads)
+        check_names(
+            self._decode,
+            folder / record.decode_graph,
+            ["input_ids", "past_lengths", "source_lengths", *past_target, *past_source],
+            ["logits", *present_target, *self._present_source],
+        )
+        self._input_ids = np.zeros(max_rows, np.int64)
+        self._past_lengths = np.zeros(max_rows, np.int32)
+        self._source_lengths = np.ones(max_rows, np.int32)
+        self._logits = np.zeros((max_rows, record.target_vocabulary_size), np.float32)
+        self._past_names = (past_target, past_source)
+        self._present_names = (present_target, self._present_source)
+        self._steps: dict[int, BoundStep] = {}
+        self._steps_generation = self._cache.generation
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Runs an encode or a decode batch."""
+        self._cache.copy_rows(batch.copies)
+        if batch.phase == "encode":
+            return self._run_encode(batch)
+        return self._run_decode(batch)
+
+    def _run_encode(self, batch: Batch) -> list[Outcome]:
+        input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
+        layers = self._encode.run(
+            self._present_source, {"input_ids": input_ids, "source_lengths": lengths}
+        )
+        rows = [row for sequence in batch.sequences for row in sequence.rows]
+        self._cache.reserve(source_length=int(lengths.max()), num_rows=min(rows))
+        for index, sequence in enumerate(batch.sequences):
+            self._cache.write_source(sequence.rows, layers, index, sequence.source_length)
+        return [None] * len(batch.sequences)
+
+    def _run_decode(self, batch: Batch) -> list[Outcome]:
+        searches: list[tuple[SearchState, list[int]]] = []
+        for sequence in batch.sequences:
+            search = sequence.search
+            assert search is not None
+            searches.append((search, sequence.rows))
+            self._input_ids[sequence.rows] = search.next_inputs()
+            self._past_lengths[sequence.rows] = search.target_length
+            self._source_lengths[sequence.rows] = sequence.source_length
+        num_rows = batch.num_rows
+        longest = max(search.target_length for search, _ in searches) + 1
+        self._cache.reserve(target_length=longest, num_rows=num_rows)
+        self._bound_step(num_rows).run()
+        return list(choose(searches, self._logits[:num_rows]))
+
+    def _bound_step(self, num_rows: int) -> BoundStep:
+        """The decode graph bound to the first rows of the cache."""
+        if self._steps_generation != self._cache.generation:
+            self._steps.clear()
+            self._steps_generation = self._cache.generation
+        if num_rows not in self._steps:
+            inputs = {
+                "input_ids": self._input_ids[:num_rows],
+                "past_lengths": self._past_lengths[:num_rows],
+                "source_lengths": self._source_lengths[:num_rows],
+            }
+            outputs = {"logits": self._logits[:num_rows]}
+            for side, array in enumerate((self._cache.target, self._cache.source)):
+                for position in range(2 * self._num_layers):
+                    rows = array[position, :num_rows]
+                    inputs[self._past_names[side][position]] = rows
+                    # Past and present are one buffer: the operator then writes in place.
+                    outputs[self._present_names[side][position]] = rows
+            self._steps[num_rows] = BoundStep(self._decode, inputs, outputs)
+        return self._steps[num_rows]
+
+
+class EmbeddingEngine:
+    """The graph of a sentence-embedding model."""
+
+    first_phase: Phase = "embed"
+
+    def __init__(self, folder: Path, manifest: Manifest, *, num_threads: int) -> None:
+        record = manifest.embedding
+        assert record is not None
+        path = folder / record.embed_graph
+        self._session = open_session(path, num_threads=num_threads)
+        check_names(
+            self._session,
+            path,
+            ["input_ids", "source_lengths"],
+            ["sentence_embedding", "last_hidden_state"],
+        )
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Embeds a batch; the vectors are as the graph returns them."""
+        input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
+        (vectors,) = self._session.run(
+            ["sentence_embedding"], {"input_ids": input_ids, "source_lengths": lengths}
+        )
+        is_finite = np.isfinite(vectors).all(axis=1)
+        return [
+            vector if finite else EngineError("the model returned a vector that is not finite")
+            for vector, finite in zip(vectors, is_finite, strict=True)
+        ]

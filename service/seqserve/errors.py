@@ -1,0 +1,80 @@
+"""What can go wrong, and what the caller is told.
+
+SeqserveError
+ +-- InvalidRequestError     the request is wrong; names the field
+ +-- ModelNotFoundError      no such model or version
+ +-- UnsupportedTaskError    the model cannot do what was asked
+ +-- OverloadedError         too much work is waiting; says when to come back
+ +-- UnavailableError        starting, draining, or the engine is lost
+ +-- DeadlineError           the deadline passed before the work was done
+ +-- EngineError             the computation failed; details go to the log only
+ +-- ModelFolderError        a model folder cannot be served (start-up, never on the wire)
+ +-- ConfigurationError      flags, environment or file are wrong (start-up, never on the wire)
+"""
+
+import grpc
+
+
+class SeqserveError(Exception):
+    """Base of all errors that are raised on purpose."""
+
+
+class InvalidRequestError(SeqserveError):
+    """The request is wrong; the caller must change it.
+
+    The message has the form "name, rule, value": "`num_beams` must be at least 1, but is 0".
+    """
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+        """Path of the field in the request message, as in ``inputs[2].options.num_beams``."""
+
+
+class ModelNotFoundError(SeqserveError):
+    """No such model or version; the message lists what there is."""
+
+
+class UnsupportedTaskError(SeqserveError):
+    """The model exists but cannot do what was asked."""
+
+
+class OverloadedError(SeqserveError):
+    """Too much work is waiting."""
+
+    def __init__(self, message: str, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """When to try again, in seconds."""
+
+
+class UnavailableError(SeqserveError):
+    """The server or the model is starting, draining or lost."""
+
+
+class DeadlineError(SeqserveError):
+    """The deadline passed before the work was done."""
+
+
+class EngineError(SeqserveError):
+    """The computation failed. The text never reaches the caller."""
+
+
+class ModelFolderError(SeqserveError):
+    """A model folder cannot be served; the message says which file and why."""
+
+
+class ConfigurationError(SeqserveError):
+    """Flags, environment or configuration file are wrong."""
+
+
+STATUS_CODES: dict[type[SeqserveError], grpc.StatusCode] = {
+    InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    UnsupportedTaskError: grpc.StatusCode.UNIMPLEMENTED,
+    OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
+    EngineError: grpc.StatusCode.INTERNAL,
+}
+"""The one table from our errors to gRPC codes. Whatever is not in it is INTERNAL, never UNKNOWN."""

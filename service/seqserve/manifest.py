@@ -1,0 +1,203 @@
+"""The manifest: what a model folder holds and how to use it.
+
+A served model is a folder ``<store>/<name>/<version>/`` with a manifest, ``seqserve.json``, that
+export writes and the server reads. The type is defined here, once; export imports it.
+"""
+
+import enum
+import hashlib
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+from seqserve.errors import ModelFolderError
+
+MANIFEST_FILE = "seqserve.json"
+MANIFEST_VERSION = 1
+
+_Count = Annotated[int, pydantic.Field(ge=1)]
+_TokenId = Annotated[int, pydantic.Field(ge=0)]
+_Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+_Version = Annotated[str, pydantic.Field(pattern=r"^[1-9][0-9]{0,8}$")]
+# A bare file name: a manifest must not reach outside its folder.
+_FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Task(enum.StrEnum):
+    """What a model can do."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+
+
+class _Record(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class FileRecord(_Record):
+    """One file of the folder."""
+
+    size_bytes: Annotated[int, pydantic.Field(ge=0)]
+    sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class GenerationRecord(_Record):
+    """How to decode with an encoder-decoder model."""
+
+    encode_graph: _FileName
+    decode_graph: _FileName
+    target_tokenizer: _FileName
+    target_vocabulary_size: _Count
+    max_target_length: _Count
+    """Most target tokens, the start token not counted."""
+    num_layers: _Count
+    """Decoder layers, L."""
+    num_heads: _Count
+    head_size: _Count
+    decoder_start_token_id: _TokenId
+    eos_token_id: _TokenId
+    pad_token_id: _TokenId
+    max_new_tokens: _Count
+    """Default; requests may set their own up to ``max_target_length``."""
+    num_beams: _Count
+    length_penalty: float
+
+    @pydantic.model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.max_new_tokens > self.max_target_length:
+            raise ValueError("max_new_tokens exceeds max_target_length")
+        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+            if getattr(self, name) >= self.target_vocabulary_size:
+                raise ValueError(f"{name} is not in the target vocabulary")
+        return self
+
+
+class EmbeddingRecord(_Record):
+    """How to embed with an encoder-only model."""
+
+    embed_graph: _FileName
+    embedding_size: _Count
+    pooling: Literal["mean", "cls"]
+    normalize: bool
+    """Whether the model is meant to be used with embeddings of length 1."""
+
+
+class VerificationRecord(_Record):
+    """One comparison export made before it wrote the folder."""
+
+    check: str
+    """What was compared with what, on what."""
+    count: _Count
+    """How many cases."""
+    max_abs_difference: Annotated[float, pydantic.Field(ge=0)]
+    tolerance: Annotated[float, pydantic.Field(ge=0)]
+
+
+class Provenance(_Record):
+    """Where a model came from."""
+
+    source: str
+    """The checkpoint, as given to export; a folder's name rather than its path."""
+    exporter: str
+    """Name and version of what wrote the folder."""
+    libraries: dict[str, str]
+    """Versions that shaped the graphs: torch, onnx, onnxruntime."""
+
+
+class Manifest(_Record):
+    """All of ``seqserve.json``."""
+
+    manifest_version: Literal[1]
+    name: _Name
+    version: _Version
+    tasks: Annotated[tuple[Task, ...], pydantic.Field(min_length=1, strict=False)]
+    family: str
+    dtype: Literal["fp32", "int8", "fp16"]
+    source_tokenizer: _FileName
+    source_vocabulary_size: _Count
+    max_source_length: _Count
+    """Longest source in tokens, special tokens included."""
+    generation: GenerationRecord | None = None
+    embedding: EmbeddingRecord | None = None
+    is_batch_invariant: bool
+    """Whether export found results bit-identical alone and in mixed batches on its machine."""
+    verification: Annotated[tuple[VerificationRecord, ...], pydantic.Field(strict=False)]
+    provenance: Provenance
+    files: dict[_FileName, FileRecord]
+    """Every file of the folder but the manifest itself."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if (Task.GENERATE in self.tasks) != (self.generation is not None):
+            raise ValueError("task generate and section generation must come together")
+        if (Task.EMBED in self.tasks) != (self.embedding is not None):
+            raise ValueError("task embed and section embedding must come together")
+        for name in self.file_names():
+            if name not in self.files:
+                raise ValueError(f"{name} is used but not listed in files")
+        return self
+
+    def file_names(self) -> list[str]:
+        """Graphs and tokenizers the model cannot do without."""
+        names = [self.source_tokenizer]
+        if self.generation is not None:
+            names += [
+                self.generation.encode_graph,
+                self.generation.decode_graph,
+                self.generation.target_tokenizer,
+            ]
+        if self.embedding is not None:
+            names.append(self.embedding.embed_graph)
+        return names
+
+
+def write_manifest(manifest: Manifest, folder: Path) -> None:
+    """Writes ``seqserve.json``."""
+    text = manifest.model_dump_json(indent=2, exclude_none=True)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Reads and checks the manifest, and that every file is the one it lists.
+
+    Raises:
+        ModelFolderError: The manifest is absent or malformed, a file is absent, or a file's size or
+            SHA-256 differs.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise ModelFolderError(f"{path} cannot be read: {error.strerror}") from error
+    except pydantic.ValidationError as error:
+        raise ModelFolderError(f"{path} is malformed: {_describe(error)}") from error
+    for name, record in manifest.files.items():
+        _check_file(folder / name, record)
+    return manifest
+
+
+def make_file_record(path: Path) -> FileRecord:
+    """Measures a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    return FileRecord(size_bytes=path.stat().st_size, sha256=digest)
+
+
+def _check_file(path: Path, record: FileRecord) -> None:
+    if not path.is_file():
+        raise ModelFolderError(f"{path} is listed in the manifest but does not exist")
+    found = make_file_record(path)
+    if found != record:
+        raise ModelFolderError(
+            f"{path} is not the file of the manifest: {found.size_bytes} bytes with SHA-256 "
+            f"{found.sha256[:12]}..., expected {record.size_bytes} bytes with "
+            f"{record.sha256[:12]}...; export the model again"
+        )
+
+
+def _describe(error: pydantic.ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, problem['loc'])) or 'manifest'}: {problem['msg']}"
+        for problem in error.errors(include_url=False)
+    )

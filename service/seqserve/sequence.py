@@ -1,0 +1,223 @@
+"""The records that travel between event loop, worker, scheduler and engine.
+
+A *request* is what a client asked for; a *sequence* is the mutable state of one of its inputs; a
+*batch* is a set of sequences in one forward pass of one phase.
+"""
+
+import dataclasses
+import enum
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Phase = Literal["encode", "decode", "embed"]
+
+
+class FinishReason(enum.StrEnum):
+    """Why a hypothesis ended."""
+
+    EOS = "eos"
+    LENGTH = "length"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """How to decode one input, complete and checked."""
+
+    max_new_tokens: int
+    """At least 1; the end token counts."""
+    num_beams: int = 1
+    """1 is greedy search."""
+    num_return_sequences: int = 1
+    """At most ``num_beams``."""
+    length_penalty: float = 1.0
+    """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``."""
+    early_stopping: bool = False
+    """Beam search ends with the first ``num_beams`` finished hypotheses."""
+    return_scores: bool = False
+    return_token_log_probabilities: bool = False
+
+    @property
+    def needs_log_probabilities(self) -> bool:
+        """Whether the step must normalise logits; greedy search alone can do without."""
+        return self.num_beams > 1 or self.return_scores or self.return_token_log_probabilities
+
+
+class Candidate(NamedTuple):
+    """One way to continue a live hypothesis."""
+
+    parent: int
+    """Index of the live hypothesis it continues."""
+    token: int
+    score: float
+    """Sum of log-probabilities with this token; 0 when nobody asked for log-probabilities."""
+    log_probability: float
+    """Of this token alone; 0 when nobody asked."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hypothesis:
+    """One finished target."""
+
+    tokens: tuple[int, ...]
+    """Without the start token; with the end token if it was produced."""
+    score: float | None
+    """None when greedy search was not asked for it."""
+    log_probabilities: tuple[float, ...] | None
+    """Of each token; None when not asked for."""
+    finish_reason: FinishReason
+
+
+class SearchState(Protocol):
+    """The hypotheses of one sequence; ``search`` implements it for greedy and beam search."""
+
+    options: GenerateOptions
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the batch the live hypotheses take: K."""
+
+    @property
+    def target_length(self) -> int:
+        """Tokens every live hypothesis has so far, the start token not counted."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing more will be decoded."""
+
+    @property
+    def scores(self) -> list[float]:
+        """Sum of log-probabilities of each live hypothesis, [K]."""
+
+    def next_inputs(self) -> list[int]:
+        """The token each live hypothesis feeds to the next step, [K]."""
+
+    def advance(self, candidates: list[Candidate]) -> list[int]:
+        """Continues with the chosen candidates (best first); returns the parent of each row."""
+
+    def decided_tokens(self) -> list[int]:
+        """The target tokens that no later step can change."""
+
+    def hypotheses(self) -> list[Hypothesis]:
+        """The finished hypotheses asked for, best first."""
+
+
+class Promise(Protocol):
+    """The part of ``asyncio.Future`` that the worker's side reads."""
+
+    def done(self) -> bool:
+        """Whether it was answered or abandoned."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Timing:
+    """Where the time of one sequence went, in seconds."""
+
+    queue_seconds: float
+    encode_seconds: float
+    decode_seconds: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Generation:
+    """The answer to a sequence that was generated from."""
+
+    hypotheses: list[Hypothesis]
+    timing: Timing
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class EmbeddingVector:
+    """The answer to a sequence that was embedded."""
+
+    values: NDArray[np.float32]
+    """[M], as the graph returns it: not normalised."""
+    timing: Timing
+
+
+Answer = Generation | EmbeddingVector
+
+
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class Sequence:
+    """One input on its way: created by a servicer, owned by the worker thread until answered."""
+
+    source_tokens: tuple[int, ...]
+    future: Promise
+    """Resolved on the event loop, exactly once."""
+    search: SearchState | None = None
+    """None for sequences to embed."""
+    on_tokens: Callable[[list[int]], None] | None = None
+    """Called on the event loop with newly decided tokens, for streams."""
+    deadline: float = math.inf
+    """Seconds on the clock of ``submitted_at``; dropped once it has passed."""
+    submitted_at: float
+    """Seconds on the monotonic clock, as all times below."""
+    started_at: float = 0.0
+    encoded_at: float = 0.0
+    finished_at: float = 0.0
+    rows: list[int] = dataclasses.field(default_factory=list)
+    """The cache row that holds the past of each live hypothesis, [K]; scheduler only."""
+    source_rows: frozenset[int] = frozenset()
+    """The cache rows that hold its projected source; scheduler only."""
+    num_streamed: int = 0
+    """Target tokens already handed to ``on_tokens``."""
+
+    @property
+    def source_length(self) -> int:
+        """Source tokens, S."""
+        return len(self.source_tokens)
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the cache it needs; none for sequences to embed."""
+        return 0 if self.search is None else self.search.num_rows
+
+    def timing(self) -> Timing:
+        """Where the time went, once finished."""
+        return Timing(
+            queue_seconds=self.started_at - self.submitted_at,
+            encode_seconds=self.encoded_at - self.started_at,
+            decode_seconds=self.finished_at - self.encoded_at,
+        )
+
+
+class RowCopy(NamedTuple):
+    """A cache row to copy before a step. All copies of a batch happen at once."""
+
+    source: int
+    target: int
+    target_length: int
+    """Valid self-attention positions."""
+    source_length: int
+    """Valid cross-attention positions; 0 when the target row holds the same source already."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Batch:
+    """Sequences for one forward pass of one phase."""
+
+    phase: Phase
+    sequences: list[Sequence]
+    copies: list[RowCopy] = dataclasses.field(default_factory=list)
+    """To apply to the cache first."""
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of the forward pass, B."""
+        if self.phase == "decode":
+            return sum(sequence.num_rows for sequence in self.sequences)
+        return len(self.sequences)
+
+    @property
+    def padded_tokens(self) -> int:
+        """Source tokens the pass computes, padding included."""
+        return len(self.sequences) * max(sequence.source_length for sequence in self.sequences)
+
+
+Outcome = list[Candidate] | NDArray[np.float32] | Exception | None
+"""What the engine returns for one sequence: candidates (decode), a vector [M] (embed), nothing
+(encode), or the fault of this sequence alone."""

@@ -1,0 +1,142 @@
+"""onnxruntime sessions: how they are opened, and how a decode step is bound to the cache."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from seqserve.errors import ModelFolderError
+
+
+def available_cpus() -> int:
+    """CPUs this process may use: the smaller of affinity and cgroup quota, at least 1.
+
+    onnxruntime looks at neither and would start one thread per core of the machine.
+    """
+    allowed = len(os.sched_getaffinity(0))
+    quota = _cgroup_quota()
+    return max(1, allowed if quota is None else min(allowed, int(quota)))
+
+
+def _cgroup_quota() -> float | None:
+    """The CPU quota of this control group in CPUs, or None without one."""
+    unified = Path("/sys/fs/cgroup/cpu.max")  # version 2
+    if unified.is_file():
+        quota, period = unified.read_text(encoding="ascii").split()
+        return None if quota == "max" else int(quota) / int(period)
+    legacy = Path("/sys/fs/cgroup/cpu")  # version 1
+    quota_file, period_file = legacy / "cpu.cfs_quota_us", legacy / "cpu.cfs_period_us"
+    if quota_file.is_file() and period_file.is_file():
+        microseconds = int(quota_file.read_text(encoding="ascii"))
+        period_microseconds = int(period_file.read_text(encoding="ascii"))
+        return None if microseconds <= 0 else microseconds / period_microseconds
+    return None
+
+
+def open_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSession:
+    """Opens a graph for serving on CPU.
+
+    Raises:
+        ModelFolderError: onnxruntime rejects the file.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = num_threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    # A memory pattern is kept per set of input shapes, and shapes change with every batch.
+    options.enable_mem_pattern = False
+    # Spinning threads would take the cores that run the event loop and the tokenizer.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    try:
+        return onnxruntime.InferenceSession(
+            str(path), sess_options=options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's exceptions share no public base class
+        first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ModelFolderError(f"{path} is rejected by onnxruntime: {first_line}") from error
+
+
+def check_names(
+    session: onnxruntime.InferenceSession, path: Path, inputs: list[str], outputs: list[str]
+) -> None:
+    """Checks that a graph has the tensors the engine will bind.
+
+    Raises:
+        ModelFolderError: An input or output is missing or unknown; the message lists all.
+    """
+    problems = []
+    for kind, expected, found in (
+        ("input", inputs, [node.name for node in session.get_inputs()]),
+        ("output", outputs, [node.name for node in session.get_outputs()]),
+    ):
+        problems += [f"no {kind} {name}" for name in expected if name not in found]
+        problems += [f"unknown {kind} {name}" for name in found if name not in expected]
+    if problems:
+        raise ModelFolderError(f"{path} is not the graph the manifest means: " + ", ".join(problems))
+
+
+class BoundStep:
+    """A session with its inputs and outputs bound to fixed memory.
+
+    Binding costs microseconds per tensor and a decoder has dozens; a step of the same shape binds
+    once and then only runs.
+    """
+
+    def __init__(
+        self,
+        session: onnxruntime.InferenceSession,
+        inputs: Mapping[str, NDArray[Any]],
+        outputs: Mapping[str, NDArray[Any]],
+    ) -> None:
+        self._session = session
+        self._binding = session.io_binding()
+        self._values = []  # the binding does not keep them alive
+        aliases: dict[tuple[int, tuple[int, ...]], onnxruntime.OrtValue] = {}
+        for name, array in inputs.items():
+            self._binding.bind_ortvalue_input(name, self._alias(array, aliases))
+        for name, array in outputs.items():
+            self._binding.bind_ortvalue_output(name, self._alias(array, aliases))
+
+    def _alias(
+        self,
+        array: NDArray[Any],
+        aliases: dict[tuple[int, tuple[int, ...]], onnxruntime.OrtValue],
+    ) -> onnxruntime.OrtValue:
+        """One OrtValue over the array's own memory; the same for a tensor bound twice."""
+        if not array.flags.c_contiguous:
+            raise ValueError("only contiguous arrays can be bound without a copy")
+        key = (array.ctypes.data, array.shape)
+        if key not in aliases:
+            aliases[key] = onnxruntime.OrtValue.ortvalue_from_numpy(array)
+            self._values.append((array, aliases[key]))
+        return aliases[key]
+
+    def run(self) -> None:
+        """Computes the outputs in place."""
+        self._session.run_with_iobinding(self._binding)
+
+
+def cache_names(prefix: str, side: str, num_layers: int) -> list[str]:
+    """Tensor names of one side's cache, ``side`` being "decoder" or "encoder".
+
+    They are Optimum's: ``past_key_values.0.decoder.key``.
+    """
+    return [
+        f"{prefix}.{layer}.{side}.{part}"
+        for layer in range(num_layers)
+        for part in ("key", "value")
+    ]
+
+
+def pad(rows: list[tuple[int, ...]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """Pads token rows on the right: ids [B, S] and lengths [B]. Padding is never attended to."""
+    lengths = np.array([len(row) for row in rows], np.int32)
+    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = row
+    return ids, lengths

@@ -1,0 +1,122 @@
+"""Text to token ids and back, with the Rust ``tokenizers`` library. Nothing else sees text."""
+
+import dataclasses
+from pathlib import Path
+
+import tokenizers
+
+from seqserve.errors import ModelFolderError
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TokenSpan:
+    """One token with its place in the text."""
+
+    token_id: int
+    text: str
+    """The vocabulary entry."""
+    start: int
+    """First character, in code points."""
+    end: int
+    is_special: bool
+    """Whether the tokenizer's rules added it."""
+
+
+class Tokenizer:
+    """One ``tokenizer.json``. Thread-safe."""
+
+    def __init__(self, path: Path) -> None:
+        """Reads the file.
+
+        Raises:
+            ModelFolderError: The file is no tokenizer, or it would cut or pad texts unasked.
+        """
+        try:
+            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
+        except Exception as error:  # the library raises bare Exception
+            raise ModelFolderError(f"{path} is not a tokenizer: {error}") from error
+        if self._tokenizer.truncation is not None or self._tokenizer.padding is not None:
+            raise ModelFolderError(
+                f"{path} cuts or pads texts by itself; lengths are the manifest's business"
+            )
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Entries, added tokens included."""
+        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+
+    @property
+    def num_added_tokens(self) -> int:
+        """Special tokens that encoding adds to a text."""
+        return int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text, special tokens included."""
+        ids: list[int] = self._tokenizer.encode(text).ids
+        return ids
+
+    def encode_truncated(self, text: str, max_length: int) -> tuple[list[int], int]:
+        """Token ids of a text, cut at its end to at most ``max_length``.
+
+        Special tokens are kept: only tokens of the text are cut.
+
+        Returns:
+            The ids, and how many tokens were cut.
+        """
+        plain = self._tokenizer.encode(text, add_special_tokens=False)
+        num_kept = max(0, max_length - self.num_added_tokens)
+        num_cut = max(0, len(plain.ids) - num_kept)
+        if num_cut:
+            plain.truncate(num_kept)
+        ids: list[int] = self._tokenizer.post_process(plain, None, True).ids
+        return ids, num_cut
+
+    def spans(self, text: str) -> list[TokenSpan]:
+        """Tokens of a text with their offsets."""
+        encoding = self._tokenizer.encode(text)
+        return [
+            TokenSpan(token_id, token, start, end, bool(is_special))
+            for token_id, token, (start, end), is_special in zip(
+                encoding.ids,
+                encoding.tokens,
+                encoding.offsets,
+                encoding.special_tokens_mask,
+                strict=True,
+            )
+        ]
+
+    def decode(self, token_ids: list[int]) -> str:
+        """Text of token ids, special tokens removed."""
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
+        return text
+
+
+class TextStream:
+    """Turns a growing list of token ids into pieces of text.
+
+    The pieces joined are the decoded text of all ids, whatever the tokenizer does at the seams.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._token_ids: list[int] = []
+        self._sent = ""
+
+    def push(self, token_ids: list[int]) -> str:
+        """Adds ids; returns the text that is now certain, often empty or one word."""
+        self._token_ids += token_ids
+        text = self._tokenizer.decode(self._token_ids)
+        # U+FFFD at the end is the first part of a character whose other bytes are still to come;
+        # a decoder that rewrites what it said before (clean-up of spaces) has to wait, too.
+        if text.endswith("\ufffd") or not text.startswith(self._sent):
+            return ""
+        return self._advance(text)
+
+    def finish(self, text: str) -> str:
+        """The rest, once the final text is known."""
+        return self._advance(text) if text.startswith(self._sent) else ""
+
+    def _advance(self, text: str) -> str:
+        piece = text[len(self._sent) :]
+        self._sent = text
+        return piece

@@ -1,0 +1,186 @@
+"""The one thread of a model: inbox -> scheduler -> engine -> answers. Contains every failure.
+
+What holds:
+
+* Every submitted sequence is answered exactly once: with a result, with an error, or its future was
+  cancelled by the caller.
+* A fault in ``engine.run`` becomes the error of that batch's sequences, and the loop goes on. A
+  fault anywhere else fails everything outstanding, and the worker reports itself dead.
+* The scheduler and the engine are touched only by this thread, futures only by the event loop.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable
+
+import structlog
+
+from seqserve.engine import Engine
+from seqserve.errors import EngineError, UnavailableError
+from seqserve.metrics import ModelMetrics
+from seqserve.scheduler import Event, Scheduler, SchedulerLimits
+from seqserve.sequence import Sequence
+
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Runs the sequences of one model, submitted from one event loop."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        limits: SchedulerLimits,
+        metrics: ModelMetrics,
+        *,
+        name: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._scheduler = Scheduler(engine.first_phase, limits)
+        self._metrics = metrics
+        self._clock = clock
+        self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
+        self._submission = threading.Lock()
+        self._is_closed = False
+        self._failure: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._on_death: Callable[[], None] = _nothing
+        self._name = name
+        self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it takes sequences."""
+        return self._thread.is_alive() and not self._is_closed
+
+    def start(
+        self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None] | None = None
+    ) -> None:
+        """Starts the thread.
+
+        Args:
+            loop: Where futures are resolved.
+            on_death: Called on the loop if the worker dies of a fault outside the engine.
+        """
+        self._loop = loop
+        self._on_death = on_death or _nothing
+        self._thread.start()
+
+    def submit(self, sequences: Iterable[Sequence]) -> None:
+        """Hands over sequences; their futures will be answered on the event loop.
+
+        Raises:
+            UnavailableError: The worker is closed or dead; nothing was taken.
+        """
+        with self._submission:
+            if self._failure is not None:
+                raise UnavailableError("the model's worker was lost; the server must restart")
+            if self._is_closed:
+                raise UnavailableError("the model is being shut down; try another replica")
+            for sequence in sequences:
+                self._inbox.put(sequence)
+
+    def close(self) -> None:
+        """Refuses new sequences; those submitted are still answered, then the thread ends."""
+        with self._submission:
+            if not self._is_closed:
+                self._is_closed = True
+                self._inbox.put(None)
+
+    async def join(self) -> None:
+        """Waits until the thread has ended; call ``close`` first."""
+        await asyncio.to_thread(self._thread.join)
+
+    def _run(self) -> None:
+        try:
+            while self._receive():
+                self._step()
+        except Exception as error:
+            _log.exception("worker died", model=self._name)
+            self._die(error)
+
+    def _receive(self) -> bool:
+        """Moves arrivals to the scheduler, waiting for one if idle; False when all is done."""
+        scheduler = self._scheduler
+        while True:
+            is_idle = not scheduler.has_work
+            if is_idle:
+                scheduler.check()
+                self._observe_load()
+                if self._is_closed and self._inbox.empty():
+                    return False
+            try:
+                sequence = self._inbox.get(block=is_idle)
+            except queue.Empty:
+                return True
+            if sequence is not None:
+                scheduler.add(sequence)
+
+    def _step(self) -> None:
+        scheduler, metrics = self._scheduler, self._metrics
+        self._deliver(scheduler.drop(self._clock()))
+        started_at = self._clock()
+        batch = scheduler.next_batch(started_at)
+        self._observe_load()
+        if batch is None:
+            return
+        try:
+            outcomes = self._engine.run(batch)
+        except Exception as error:
+            _log.exception("batch failed", model=self._name, phase=batch.phase)
+            metrics.observe_failed_step(batch.phase)
+            failure = EngineError(f"{type(error).__name__} in phase {batch.phase}")
+            self._deliver(scheduler.fail(batch, failure))
+            return
+        finished_at = self._clock()
+        metrics.observe_step(batch, finished_at - started_at)
+        self._deliver(scheduler.update(batch, outcomes, finished_at))
+
+    def _observe_load(self) -> None:
+        scheduler = self._scheduler
+        self._metrics.set_load(
+            num_waiting=scheduler.num_waiting + self._inbox.qsize(),
+            num_running=scheduler.num_running,
+            num_live_rows=scheduler.num_live_rows,
+        )
+
+    def _deliver(self, events: list[Event]) -> None:
+        if events:
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(_resolve, events)
+
+    def _die(self, error: Exception) -> None:
+        with self._submission:
+            self._failure = error
+            self._is_closed = True
+        loss = UnavailableError("the model's worker was lost; the server must restart")
+        events = self._scheduler.fail_all(loss)
+        while not self._inbox.empty():
+            sequence = self._inbox.get()
+            if sequence is not None:
+                events.append(Event(sequence, answer=loss))
+        self._deliver(events)
+        assert self._loop is not None
+        self._loop.call_soon_threadsafe(self._on_death)
+
+
+def _resolve(events: list[Event]) -> None:
+    """Answers futures; runs on the event loop, where alone they may be touched."""
+    for event in events:
+        future = event.sequence.future
+        assert isinstance(future, asyncio.Future)
+        if future.done():  # the caller has gone
+            continue
+        if event.tokens and event.sequence.on_tokens is not None:
+            event.sequence.on_tokens(event.tokens)
+        if isinstance(event.answer, Exception):
+            future.set_exception(event.answer)
+        elif event.answer is not None:
+            future.set_result(event.answer)
+
+
+def _nothing() -> None:
+    """Nobody asked to be told."""

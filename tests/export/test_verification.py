@@ -1,0 +1,157 @@
+"""A model that differs from its graphs is refused, and nothing reaches the store."""
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from seqserve_export import exporter
+from seqserve_export.errors import VerificationError
+from seqserve_export.generation_verification import GenerationVerifier
+from seqserve_export.onnx_writer import GraphModule
+from seqserve_export.reference_search import Hypothesis
+from seqserve_export.search_verification import _compare_hypotheses
+from seqserve_export.source import GenerationSource
+from seqserve_export.source_folder import read_source_folder
+from seqserve_export.verification import Comparison
+
+
+def _read(checkpoint: Path) -> GenerationSource:
+    source = read_source_folder(checkpoint, is_pickle_allowed=False)
+    assert isinstance(source, GenerationSource)
+    return source
+
+
+def _verify(source: GenerationSource, graphs: Path) -> None:
+    GenerationVerifier(source, graphs / "encode.onnx", graphs / "decode.onnx").verify()
+
+
+def _perturb(weight: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight[0, 0] += 0.2
+
+
+def test_unchanged_model_passes(tiny_checkpoint: Path, tiny_store: Path) -> None:
+    """The verifier accepts the graphs of the model they were exported from."""
+    _verify(_read(tiny_checkpoint), tiny_store / "tiny" / "1")
+
+
+def test_different_encoder_weight_is_named(tiny_checkpoint: Path, tiny_store: Path) -> None:
+    """One other weight in the torch encoder is refused; the message names check and tensor."""
+    source = _read(tiny_checkpoint)
+    _perturb(source.model.get_parameter("encoder.layers.0.feed_forward.up.weight"))
+    with pytest.raises(
+        VerificationError,
+        match=r"encode: torch and ONNX.*: last_hidden_state of row \d.* differs by .*, tolerance",
+    ):
+        _verify(source, tiny_store / "tiny" / "1")
+
+
+def test_different_projection_is_named(tiny_checkpoint: Path, tiny_store: Path) -> None:
+    """One other weight in a projection of the source is traced to its layer."""
+    source = _read(tiny_checkpoint)
+    _perturb(source.model.get_parameter("decoder.layers.1.cross_attention.key.weight"))
+    with pytest.raises(VerificationError, match=r"encode: .*: present\.1\.encoder\.key of row 0"):
+        _verify(source, tiny_store / "tiny" / "1")
+
+
+def test_different_decoder_weight_is_named(tiny_checkpoint: Path, tiny_store: Path) -> None:
+    """One other weight in the torch decoder is refused; the message names row and step."""
+    source = _read(tiny_checkpoint)
+    _perturb(source.model.get_parameter("decoder.layers.1.self_attention.value.weight"))
+    with pytest.raises(VerificationError, match=r"decode: torch .*: logits of row \d+, step \d+"):
+        _verify(source, tiny_store / "tiny" / "1")
+
+
+def test_different_onnx_weight_is_refused(
+    tiny_checkpoint: Path, tiny_store: Path, tmp_path: Path
+) -> None:
+    """One other weight in a graph file is refused."""
+    graphs = Path(shutil.copytree(tiny_store / "tiny" / "1", tmp_path / "graphs"))
+    proto = onnx.load(graphs / "decode.onnx")
+    weight = max(proto.graph.initializer, key=lambda initializer: initializer.ByteSize())
+    changed = numpy_helper.to_array(weight).copy()
+    changed[3] += 0.1
+    weight.CopyFrom(numpy_helper.from_array(changed, weight.name))
+    onnx.save(proto, graphs / "decode.onnx")
+    with pytest.raises(VerificationError, match="decode: torch"):
+        _verify(_read(tiny_checkpoint), graphs)
+
+
+def test_nothing_is_written_on_failure(
+    tiny_checkpoint: Path, tiny_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed verification leaves neither a new store nor a change in an existing one."""
+
+    def write_wrong_graph(graph: GraphModule, folder: Path, name: str) -> Path:
+        proto = onnx.load(tiny_store / "tiny" / "1" / f"{name}.onnx")
+        for initializer in proto.graph.initializer:
+            values = numpy_helper.to_array(initializer)
+            if values.dtype == np.float32 and values.ndim == 2:
+                changed = numpy_helper.from_array(values * np.float32(1.01), initializer.name)
+                initializer.CopyFrom(changed)
+        onnx.save(proto, folder / f"{name}.onnx")
+        return folder / f"{name}.onnx"
+
+    monkeypatch.setattr(exporter, "write_graph", write_wrong_graph)
+    with pytest.raises(VerificationError):
+        exporter.export_model(tiny_checkpoint, tmp_path / "store")
+    assert list(tmp_path.iterdir()) == []
+
+    store = Path(shutil.copytree(tiny_store, tmp_path / "store"))
+    before = sorted(store.rglob("*"))
+    with pytest.raises(VerificationError):
+        exporter.export_model(tiny_checkpoint, store, name="tiny", version="2")
+    with pytest.raises(VerificationError):
+        exporter.export_model(tiny_checkpoint, store, name="tiny", is_replacing=True)
+    assert sorted(store.rglob("*")) == before
+
+
+def test_nan_is_a_difference() -> None:
+    """A value that is not a number fails, whatever the tolerance."""
+    comparison = Comparison("check", 1e9)
+    with pytest.raises(VerificationError, match="check: here differs by nan"):
+        comparison.add(np.zeros(2, np.float32), np.array([0, np.nan], np.float32), "here")
+
+
+def test_last_bits_are_noticed() -> None:
+    """A difference within the tolerance passes, but is not bit-identical."""
+    comparison = Comparison("check", 1e-3)
+    comparison.add(np.ones(2, np.float32), np.ones(2, np.float32), "here")
+    assert comparison.is_bit_identical
+    comparison.add(np.ones(2, np.float32), np.nextafter(np.ones(2, np.float32), 2), "there")
+    assert not comparison.is_bit_identical
+    assert comparison.to_record().count == 2
+
+
+@pytest.mark.parametrize(
+    ("found_score", "torch_score", "message"),
+    [
+        (-1.000001, -1.000001, None),
+        (-1.01, -1.01, "hypothesis 0 of a source is [5, 1]"),
+        (-1.000001, -1.5, "hypothesis 0 of a source is [5, 1]"),
+    ],
+    ids=["a near tie", "another score", "a wrong score"],
+)
+def test_only_near_ties_may_differ(
+    found_score: float, torch_score: float, message: str | None
+) -> None:
+    """Other tokens pass only with the same score, and only if torch agrees on that score."""
+    wanted = Hypothesis(tokens=(4, 1), score=-1.0)
+    found = Hypothesis(tokens=(5, 1), score=found_score)
+    comparison = Comparison("search")
+    if message is None:
+        num_ties = _compare_hypotheses(
+            comparison, [wanted], [found], lambda hypothesis: torch_score, "a source"
+        )
+        assert num_ties == 1
+        return
+    with pytest.raises(VerificationError, match=re.escape(message)):
+        _compare_hypotheses(
+            comparison, [wanted], [found], lambda hypothesis: torch_score, "a source"
+        )
