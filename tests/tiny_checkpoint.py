@@ -62,6 +62,8 @@ def make_tiny_model(seed: int, **switches: Any) -> Transformer:
             nn.init.normal_(weight, 0.0, 0.5, generator=generator)
         else:
             nn.init.normal_(weight, 0.0, 0.25, generator=generator)
+    with torch.no_grad():
+        model.head.weight[EOS_TOKEN_ID] *= 2
     return model.eval()
 
 

@@ -43,7 +43,8 @@ def main(
                 on_phase=lambda phase: status.update(f"{phase} ..."),
             )
     except ExportError as error:
-        click.echo(f"error: {error}", err=True)
+        # One line, whatever a library put into its message.
+        click.echo(f"error: {' '.join(str(error).split())}", err=True)
         sys.exit(1)
     print_report(report, console)
 

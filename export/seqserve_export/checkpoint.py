@@ -14,8 +14,9 @@ file                      content
 import dataclasses
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pydantic
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
@@ -28,6 +29,8 @@ FORMAT = "seqserve-transformer/1"
 CONFIG_FILE = "config.json"
 SOURCE_TOKENIZER_FILE = "tokenizer.json"
 TARGET_TOKENIZER_FILE = "target_tokenizer.json"
+
+_Config = TypeVar("_Config")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -79,8 +82,8 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_config(folder / CONFIG_FILE)
     try:
-        model = Transformer(TransformerConfig(**config["transformer"]))
-        generation = GenerationConfig(**config["generation"])
+        model = Transformer(_make(TransformerConfig, config["transformer"]))
+        generation = _make(GenerationConfig, config["generation"])
         name = str(config["name"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{folder / CONFIG_FILE} is malformed: {error}") from error
@@ -90,6 +93,25 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     assign_weights(_stored_weights(model), read_safetensors(path), str(path))
     model.eval()
     return Checkpoint(name=name, model=model, generation=generation)
+
+
+def _make(kind: type[_Config], values: dict[str, Any]) -> _Config:
+    """Makes a configuration of what was read.
+
+    Raises:
+        TypeError: A field is unknown or missing.
+        ValueError: A value is not of the field's type, or breaks a rule of the configuration.
+    """
+    try:
+        # As JSON: strict validation of Python values would take nothing but an instance.
+        pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+    except pydantic.ValidationError as error:
+        problems = [
+            f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
+            for problem in error.errors(include_url=False)
+        ]
+        raise ValueError("; ".join(problems)) from error
+    return kind(**values)
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from seqserve_export.verification import (
     make_sources,
     to_floats,
     tokenize_samples,
+    torch_reference,
 )
 
 EMBEDDING_TOLERANCE = 1e-5
@@ -43,7 +44,7 @@ class EmbeddingVerifier:
         Raises:
             VerificationError: Names the check, the tensor and the row that differ.
         """
-        with torch.inference_mode():
+        with torch_reference():
             comparisons = self.compare_embeddings()
             invariance = self.compare_alone()
         return Verification(

@@ -13,7 +13,6 @@ Four questions, in the order in which an answer to one rests on the one before:
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from seqserve_export.graphs import EncodeGraph, cache_names
 from seqserve_export.onnx_runner import DecodeRunner, Floats, SourceRunner, make_cache
@@ -28,6 +27,7 @@ from seqserve_export.verification import (
     make_sources,
     to_floats,
     tokenize_samples,
+    torch_reference,
 )
 
 _MAX_RANDOM_LENGTH = 24
@@ -50,7 +50,7 @@ class GenerationVerifier:
         Raises:
             VerificationError: Names the check, the tensor, the row and the step that differ.
         """
-        with torch.inference_mode():
+        with torch_reference():
             comparisons = [
                 self.compare_encoding(),
                 self.compare_steps(),

@@ -200,7 +200,6 @@ class FeedForward(nn.Module):
         self.up = nn.Linear(size, inner_size, bias=config.has_bias)
         self.gate = nn.Linear(size, inner_size, bias=config.has_bias) if config.is_gated else None
         self.down = nn.Linear(inner_size, size, bias=config.has_bias)
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps [B, T, M] to [B, T, M]."""
@@ -208,7 +207,7 @@ class FeedForward(nn.Module):
             hidden = _activate(self.up(states), self.activation)
         else:
             hidden = _activate(self.gate(states), self.activation) * self.up(states)
-        projected: Tensor = self.down(self.dropout(hidden))
+        projected: Tensor = self.down(hidden)
         return projected
 
 

@@ -6,8 +6,9 @@ The yardstick is always torch on one row alone, without padding; so a graph that
 padding or its neighbours differs, whatever torch would do in a batch.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -75,6 +76,22 @@ class Verification:
     records: tuple[VerificationRecord, ...]
     is_batch_invariant: bool
     """Rows came out bit-identical alone and in a mixed batch, on this machine."""
+
+
+@contextlib.contextmanager
+def torch_reference() -> Iterator[None]:
+    """Runs torch without gradients and on one thread.
+
+    The reference is many small forwards. On busy cores the threads of torch spin while they wait
+    for each other, and a forward of a millisecond can take a second.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        torch.set_num_threads(num_threads)
 
 
 def make_sources(

@@ -3,11 +3,18 @@
 from pathlib import Path
 
 import pytest
+import torch
 
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import make_tiny_checkpoint
 
 TINY_SEED = 7
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _single_thread() -> None:
+    """Keeps torch on one thread: on tiny matrices more threads only wait for each other."""
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

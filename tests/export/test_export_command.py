@@ -1,5 +1,6 @@
 """The command: one line for every error, a report in the end, a version never lost."""
 
+import io
 import json
 import shutil
 import subprocess
@@ -9,11 +10,13 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from seqserve.manifest import read_manifest
 from seqserve_export import exporter
 from seqserve_export.__main__ import main
 from seqserve_export.model_folder import building, to_name
+from seqserve_export.report import print_report
 from tiny_checkpoint import make_tiny_checkpoint
 
 
@@ -43,7 +46,22 @@ def test_export_writes_and_reports(tiny_checkpoint: Path, tmp_path: Path) -> Non
         assert part in result.output
 
 
-def test_name_comes_from_the_checkpoint(tiny_store: Path, tmp_path: Path) -> None:
+def test_dependence_on_the_batch_is_a_warning(tiny_store: Path) -> None:
+    """The report warns when the last bits of a result depend on its batch."""
+    manifest = read_manifest(tiny_store / "tiny" / "1")
+    for is_batch_invariant in (True, False):
+        report = exporter.Report(
+            folder=tiny_store,
+            manifest=manifest.model_copy(update={"is_batch_invariant": is_batch_invariant}),
+            num_parameters=1,
+            seconds=1.0,
+        )
+        output = io.StringIO()
+        print_report(report, Console(file=output))
+        assert ("warning:" in output.getvalue()) is not is_batch_invariant
+
+
+def test_name_comes_from_the_checkpoint() -> None:
     """Without --name the checkpoint's name is taken, made fit for a folder."""
     assert to_name("tiny-7") == "tiny-7"
     assert to_name("Org/Model: é v1") == "Org-Model-v1"
@@ -133,6 +151,9 @@ def test_unknown_folders_are_one_line(tmp_path: Path) -> None:
         ("transformer", {"max_target_length": 10}, ["position.weight has shape"]),
         ("transformer", {"head_size": 12}, ["head_size must be a multiple of 8"]),
         ("transformer", {"colour": 1}, ["config.json is malformed", "colour"]),
+        ("transformer", {"norm": "batch"}, ["norm: Input should be 'layer' or 'rms'"]),
+        ("transformer", {"model_size": "32"}, ["model_size: Input should be a valid integer"]),
+        ("generation", {"eos_token_id": None}, ["eos_token_id: Input should be a valid"]),
         ("generation", {"eos_token_id": 49}, ["`eos_token_id`", "vocabulary of 49", "is 49"]),
         ("generation", {"max_new_tokens": 33}, ["`max_new_tokens`", "32, but is 33"]),
         ("generation", {"num_beams": 0}, ["`num_beams` must be from 1"]),

@@ -14,8 +14,8 @@ from seqserve_export import exporter
 from seqserve_export.errors import VerificationError
 from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.onnx_writer import GraphModule
-from seqserve_export.reference_search import Hypothesis
-from seqserve_export.search_verification import _compare_hypotheses
+from seqserve_export.reference_search import Hypothesis, SearchLimits
+from seqserve_export.search_verification import TorchJudge, _compare_hypotheses
 from seqserve_export.source import GenerationSource
 from seqserve_export.source_folder import read_source_folder
 from seqserve_export.verification import Comparison
@@ -129,29 +129,57 @@ def test_last_bits_are_noticed() -> None:
     assert comparison.to_record().count == 2
 
 
-@pytest.mark.parametrize(
-    ("found_score", "torch_score", "message"),
-    [
-        (-1.000001, -1.000001, None),
-        (-1.01, -1.01, "hypothesis 0 of a source is [5, 1]"),
-        (-1.000001, -1.5, "hypothesis 0 of a source is [5, 1]"),
-    ],
-    ids=["a near tie", "another score", "a wrong score"],
-)
-def test_only_near_ties_may_differ(
-    found_score: float, torch_score: float, message: str | None
-) -> None:
-    """Other tokens pass only with the same score, and only if torch agrees on that score."""
-    wanted = Hypothesis(tokens=(4, 1), score=-1.0)
-    found = Hypothesis(tokens=(5, 1), score=found_score)
-    comparison = Comparison("search")
-    if message is None:
-        num_ties = _compare_hypotheses(
-            comparison, [wanted], [found], lambda hypothesis: torch_score, "a source"
-        )
-        assert num_ties == 1
-        return
-    with pytest.raises(VerificationError, match=re.escape(message)):
-        _compare_hypotheses(
-            comparison, [wanted], [found], lambda hypothesis: torch_score, "a source"
-        )
+LIMITS = SearchLimits(decoder_start_token_id=2, eos_token_id=1, max_new_tokens=8)
+
+
+def _compare(logits: list[float], *, num_hypotheses: int, shift: float = 0.0) -> int:
+    """Compares [4, 1] with [5, 1], where torch gives these logits after every target."""
+
+    def next_logits(targets: list[list[int]]) -> torch.Tensor:
+        return torch.tensor([logits] * len(targets))
+
+    judge = TorchJudge(next_logits, LIMITS, length_penalty=1.0)
+    wanted, found = (
+        Hypothesis(tokens=tokens, score=judge.score(tokens) + change)
+        for tokens, change in (((4, 1), 0.0), ((5, 1), shift))
+    )
+    rest = [Hypothesis(tokens=(3, 1), score=-9.0)] * (num_hypotheses - 1)
+    return _compare_hypotheses(
+        Comparison("search"), [wanted, *rest], [found, *rest], judge, "a source"
+    )
+
+
+@pytest.mark.parametrize("num_hypotheses", [1, 4])
+def test_near_ties_may_differ(num_hypotheses: int) -> None:
+    """Other tokens pass, and are counted, when they score the same."""
+    logits = [0.0, 1.0, 0.0, 0.0, 3.0, 3.000001]
+    assert _compare(logits, num_hypotheses=num_hypotheses) == 1
+
+
+def test_greedy_ties_are_judged_where_they_part() -> None:
+    """Greedy targets that part at equal tokens pass, though what follows scores differently."""
+
+    def next_logits(targets: list[list[int]]) -> torch.Tensor:
+        rows = {(2,): [0.0, 1.0, 0.0, 0.0, 3.0, 3.0], (2, 4): [0.0, 2.0, 0.0, 0.0, 0.0, 0.0]}
+        return torch.tensor([rows.get(tuple(target), [0.0] * 6) for target in targets])
+
+    judge = TorchJudge(next_logits, LIMITS, length_penalty=1.0)
+    wanted, found = (
+        Hypothesis(tokens=tokens, score=judge.score(tokens)) for tokens in ((4, 1), (5, 0))
+    )
+    assert abs(wanted.score - found.score) > 0.1
+    assert _compare_hypotheses(Comparison("search"), [wanted], [found], judge, "a source") == 1
+
+
+@pytest.mark.parametrize("num_hypotheses", [1, 4])
+def test_worse_tokens_are_refused(num_hypotheses: int) -> None:
+    """Other tokens with another score fail; the message shows both."""
+    message = re.escape("hypothesis 0 of a source is [5, 1] with score")
+    with pytest.raises(VerificationError, match=message):
+        _compare([0.0, 1.0, 0.0, 0.0, 3.0, 2.9], num_hypotheses=num_hypotheses)
+
+
+def test_wrong_scores_of_ties_are_refused() -> None:
+    """A near tie whose score torch cannot confirm fails."""
+    with pytest.raises(VerificationError, match="score of hypothesis 0"):
+        _compare([0.0, 1.0, 0.0, 0.0, 3.0, 3.0], num_hypotheses=1, shift=-0.5)
