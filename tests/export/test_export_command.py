@@ -82,7 +82,7 @@ def test_force_replaces(tiny_store: Path, tmp_path: Path) -> None:
     store = Path(shutil.copytree(tiny_store, tmp_path / "store"))
     shutil.copytree(store / "tiny" / "1", store / "tiny" / "2")
     (store / "tiny" / "1" / "left-over").write_text("old")
-    checkpoint = make_tiny_checkpoint(tmp_path / "other", 8)
+    checkpoint = make_tiny_checkpoint(tmp_path / "other", 5)
     result = _run(checkpoint, store, "--name", "tiny", "--force")
     assert result.exit_code == 0, result.output
     assert read_manifest(store / "tiny" / "1").provenance.source == "other"

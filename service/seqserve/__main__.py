@@ -1,0 +1,95 @@
+"""The command ``seqserve``: starts a server, or calls one."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import structlog
+
+import seqserve
+from seqserve.commands import COMMANDS
+from seqserve.config import CONFIG_VARIABLE, PREFIX, ServerConfig, read_config
+from seqserve.errors import ConfigurationError, ModelFolderError
+from seqserve.logs import configure_logs
+from seqserve.metrics import Metrics
+from seqserve.registry import Registry
+from seqserve.server import Ports, Server
+
+_log = structlog.get_logger(__name__)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(seqserve.__version__, prog_name="seqserve")
+def main() -> None:
+    """Serves Transformer encoder-decoder and encoder-only models over gRPC, and calls them."""
+
+
+def _config_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each setting of ``ServerConfig``, so that settings are defined once."""
+    for name, field in reversed(ServerConfig.model_fields.items()):
+        flag = name.replace("_", "-")
+        is_switch = field.annotation is bool
+        command = click.option(
+            f"--{flag}/--no-{flag}" if is_switch else f"--{flag}",
+            name,
+            default=None,
+            metavar=None if is_switch else "VALUE",
+            help=f"{field.description} [default: {field.default}]",
+        )(command)
+    return command
+
+
+@main.command()
+@click.option(
+    "--config",
+    "config_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    envvar=CONFIG_VARIABLE,
+    help="TOML file of settings.",
+)
+@_config_options
+def serve(config_file: Path | None, **flags: Any) -> None:
+    """Serves the models of a store until SIGTERM or Ctrl-C.
+
+    Every setting can also be given as an environment variable, SEQSERVE_PORT for --port, or in the
+    file that --config names; flags win over variables, variables over the file.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    try:
+        config = read_config(given, config_file)
+        configure_logs(config)
+        exit_code = asyncio.run(_serve(config))
+    except (ConfigurationError, ModelFolderError) as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(2)
+    sys.exit(exit_code)
+
+
+async def _serve(config: ServerConfig) -> int:
+    metrics = Metrics()
+    registry = Registry.open(config, metrics)
+    server = Server(registry, config, metrics)
+    ports = await server.start()
+    click.echo(_ready_line(config, registry, ports))
+    sys.stdout.flush()
+    return await server.run()
+
+
+def _ready_line(config: ServerConfig, registry: Registry, ports: Ports) -> str:
+    """One line for people and for programs that wait for it."""
+    models = ",".join(model.label for model in registry.models)
+    return (
+        f"seqserve ready: grpc={config.host}:{ports.grpc} health={config.host}:{ports.health} "
+        f"metrics={config.host}:{ports.metrics} models={models}"
+    )
+
+
+for _command in COMMANDS:
+    main.add_command(_command)
+
+
+if __name__ == "__main__":
+    main(auto_envvar_prefix=None, prog_name=PREFIX.rstrip("_").lower())

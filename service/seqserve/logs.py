@@ -1,0 +1,33 @@
+"""Structured logs on stderr: readable on a terminal, JSON lines elsewhere."""
+
+import logging
+import sys
+
+import structlog
+
+from seqserve.config import ServerConfig
+
+
+def configure_logs(config: ServerConfig) -> None:
+    """Sets level and format for the whole process."""
+    is_console = config.log_format == "console" or (
+        config.log_format == "auto" and sys.stderr.isatty()
+    )
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer() if is_console else structlog.processors.JSONRenderer()
+    )
+    processors: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not is_console:
+        # The console renderer draws exceptions itself.
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(
+            logging.getLevelNamesMapping()[config.log_level.upper()]
+        ),
+        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=False,
+    )

@@ -1,0 +1,196 @@
+"""The served models: found in a store, opened, started, looked up by name, version and task."""
+
+import asyncio
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+
+from seqserve.admission import Admission
+from seqserve.config import ServerConfig
+from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine
+from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
+from seqserve.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
+from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.scheduler import SchedulerLimits
+from seqserve.session import available_cpus
+from seqserve.tokenizer import Tokenizer
+from seqserve.worker import Worker
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ServedModel:
+    """One model with everything that serves it."""
+
+    manifest: Manifest
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
+    worker: Worker
+    admission: Admission
+    metrics: ModelMetrics
+
+    @property
+    def label(self) -> str:
+        """``name/version``, for messages."""
+        return f"{self.manifest.name}/{self.manifest.version}"
+
+
+def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedModel:
+    """Reads, checks and opens a model folder; the worker is not started.
+
+    Raises:
+        ModelFolderError: The folder cannot be served.
+    """
+    manifest = read_manifest(folder)
+    if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
+        raise ModelFolderError(
+            f"{folder} holds {manifest.name}/{manifest.version}; a model folder is "
+            "STORE/NAME/VERSION"
+        )
+    source_tokenizer = Tokenizer(folder / manifest.source_tokenizer)
+    _check_vocabulary(folder, source_tokenizer, manifest.source_vocabulary_size)
+    target_tokenizer = source_tokenizer
+    model_metrics = ModelMetrics(metrics, manifest.name, manifest.version)
+    num_threads = config.threads or available_cpus()
+    engine: Engine
+    if manifest.generation is not None:
+        target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
+        _check_vocabulary(
+            folder, target_tokenizer, manifest.generation.target_vocabulary_size
+        )
+        engine = GenerationEngine(
+            folder, manifest, max_rows=config.max_batch_size, num_threads=num_threads
+        )
+    else:
+        engine = EmbeddingEngine(folder, manifest, num_threads=num_threads)
+    limits = SchedulerLimits(config.max_batch_size, config.max_batch_tokens)
+    name = f"{manifest.name}/{manifest.version}"
+    return ServedModel(
+        manifest=manifest,
+        source_tokenizer=source_tokenizer,
+        target_tokenizer=target_tokenizer,
+        worker=Worker(engine, limits, model_metrics, name=name),
+        admission=Admission(config.max_outstanding),
+        metrics=model_metrics,
+    )
+
+
+def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_embeddings: int) -> None:
+    if tokenizer.vocabulary_size > num_embeddings:
+        raise ModelFolderError(
+            f"{folder}: the tokenizer has {tokenizer.vocabulary_size} entries, but the model "
+            f"embeds only {num_embeddings}"
+        )
+
+
+class Registry:
+    """All served models of a server."""
+
+    def __init__(self, models: list[ServedModel]) -> None:
+        self._models: dict[str, dict[str, ServedModel]] = {}
+        for model in sorted(models, key=_order):
+            self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
+
+    @classmethod
+    def open(cls, config: ServerConfig, metrics: Metrics) -> "Registry":
+        """Opens every model of the store.
+
+        Raises:
+            ModelFolderError: The store is absent or empty, or one of its models cannot be served.
+        """
+        store = config.models
+        if not store.is_dir():
+            raise ModelFolderError(f"{store} is not a folder; export a model into it first")
+        folders = sorted(path.parent for path in store.glob(f"*/*/{MANIFEST_FILE}"))
+        if not folders:
+            raise ModelFolderError(
+                f"{store} holds no model: there is no NAME/VERSION/{MANIFEST_FILE} in it; "
+                "write one with seqserve-export"
+            )
+        models = []
+        for folder in folders:
+            models.append(open_model(folder, config, metrics))
+            _log.info("model opened", model=models[-1].label)
+        return cls(models)
+
+    @property
+    def models(self) -> list[ServedModel]:
+        """All models, by name, then version."""
+        return [model for versions in self._models.values() for model in versions.values()]
+
+    def tasks(self) -> set[Task]:
+        """What at least one model can do."""
+        return {task for model in self.models for task in model.manifest.tasks}
+
+    def find(self, name: str, version: str, task: Task | None) -> ServedModel:
+        """Looks a model up.
+
+        Args:
+            name: Empty when there is only one model (for the task).
+            version: Empty for the newest.
+            task: What it must be able to do; None for anything.
+
+        Raises:
+            ModelNotFoundError: No such model or version, or an empty name leaves a choice.
+            UnsupportedTaskError: The model cannot do the task.
+        """
+        if not name:
+            name = self._only_name(task)
+        if name not in self._models:
+            raise ModelNotFoundError(
+                f"there is no model {name!r}; there are: {', '.join(self._models)}"
+            )
+        versions = self._models[name]
+        if not version:
+            version = next(reversed(versions))
+        if version not in versions:
+            raise ModelNotFoundError(
+                f"model {name!r} has no version {version!r}; it has: {', '.join(versions)}"
+            )
+        model = versions[version]
+        if task is not None and task not in model.manifest.tasks:
+            can = ", ".join(model.manifest.tasks)
+            raise UnsupportedTaskError(f"model {name!r} cannot {task}; it can: {can}")
+        return model
+
+    def _only_name(self, task: Task | None) -> str:
+        names = [
+            name
+            for name, versions in self._models.items()
+            if task is None or any(task in model.manifest.tasks for model in versions.values())
+        ]
+        if len(names) != 1:
+            what = f"models that {task}" if task else "models"
+            found = ", ".join(names) or "none"
+            raise ModelNotFoundError(f"`model_name` is empty, but the {what} are: {found}")
+        return names[0]
+
+    def start(self, on_death: Callable[[ServedModel], None]) -> None:
+        """Starts the workers, on the running event loop."""
+        loop = asyncio.get_running_loop()
+        for model in self.models:
+            model.worker.start(loop, lambda model=model: on_death(model))  # type: ignore[misc]
+
+    def drain(self) -> None:
+        """Refuses new work for all models; what was admitted goes on."""
+        for model in self.models:
+            model.admission.drain()
+
+    @property
+    def num_outstanding(self) -> int:
+        """Sequences admitted and not yet answered."""
+        return sum(model.admission.num_outstanding for model in self.models)
+
+    async def close(self) -> None:
+        """Stops the workers once they have answered what they took."""
+        for model in self.models:
+            model.worker.close()
+        for model in self.models:
+            await model.worker.join()
+
+
+def _order(model: ServedModel) -> tuple[str, int]:
+    return model.manifest.name, int(model.manifest.version)

@@ -1,0 +1,198 @@
+"""The gRPC server: starts, serves, drains, stops.
+
+Two ports speak gRPC: the main one, and one for health checks alone, which stays reachable for a
+kubelet whatever the main one demands of its callers (TLS, tokens). Metrics are on a third, over
+HTTP.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import signal
+
+import grpc
+import prometheus_client
+import structlog
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from seqserve.config import ServerConfig
+from seqserve.errors import ConfigurationError
+from seqserve.manifest import Task
+from seqserve.metrics import Metrics
+from seqserve.registry import Registry, ServedModel
+from seqserve.servicers.encoding import EncodingServicer
+from seqserve.servicers.generation import GenerationServicer
+from seqserve.servicers.interceptor import CallInterceptor
+from seqserve.servicers.model import ModelServicer
+from seqserve.v1 import (
+    encoding_pb2,
+    encoding_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+_log = structlog.get_logger(__name__)
+
+GENERATION_SERVICE = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
+ENCODING_SERVICE = encoding_pb2.DESCRIPTOR.services_by_name["EncodingService"].full_name
+MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+_SERVICE_TASKS = {GENERATION_SERVICE: Task.GENERATE, ENCODING_SERVICE: Task.EMBED}
+_SERVING = health_pb2.HealthCheckResponse.SERVING
+_NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_DRAIN_POLL_SECONDS = 0.01
+_CLOSE_SECONDS = 0.25
+"""Given to calls that are only writing their answer, and to health watchers, which never end."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ports:
+    """The ports in use, after 0 was replaced."""
+
+    grpc: int
+    health: int
+    metrics: int
+
+
+class Server:
+    """One server over one registry, on the running event loop."""
+
+    def __init__(self, registry: Registry, config: ServerConfig, metrics: Metrics) -> None:
+        self._registry = registry
+        self._config = config
+        self._metrics = metrics
+        self._health = health.aio.HealthServicer()
+        self._lost: ServedModel | None = None
+        self._stop_requested = asyncio.Event()
+        self._server = grpc.aio.server(
+            interceptors=[CallInterceptor(metrics)], options=_channel_options(config)
+        )
+        self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(
+            GenerationServicer(registry, config), self._server
+        )
+        encoding_pb2_grpc.add_EncodingServiceServicer_to_server(
+            EncodingServicer(registry, config), self._server
+        )
+        model_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(registry, config), self._server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
+        if config.reflection:
+            names = (
+                GENERATION_SERVICE,
+                ENCODING_SERVICE,
+                MODEL_SERVICE,
+                health.SERVICE_NAME,
+                reflection.SERVICE_NAME,
+            )
+            reflection.enable_server_reflection(names, self._server)
+
+    @property
+    def exit_code(self) -> int:
+        """0 after an orderly end, 1 after a model's worker was lost."""
+        return 0 if self._lost is None else 1
+
+    async def start(self) -> Ports:
+        """Starts the workers and listens.
+
+        Raises:
+            ConfigurationError: A port is taken.
+        """
+        config = self._config
+        grpc_port = _bind(self._server, config.host, config.port, "port")
+        health_port = _bind(self._health_server, config.host, config.health_port, "health_port")
+        try:
+            http, thread = prometheus_client.start_http_server(
+                config.metrics_port, config.host, self._metrics.registry
+            )
+        except OSError as error:
+            raise ConfigurationError(
+                f"metrics_port {config.metrics_port} cannot be bound: {error.strerror}"
+            ) from error
+        self._metrics_server, self._metrics_thread = http, thread
+        self._registry.start(self._on_worker_death)
+        await self._server.start()
+        await self._health_server.start()
+        await self._announce(_SERVING)
+        return Ports(grpc_port, health_port, http.server_port)
+
+    async def run(self) -> int:
+        """Serves until SIGTERM or SIGINT, or until a worker is lost; returns the exit code."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.request_stop, number)
+        await self._stop_requested.wait()
+        await self.stop()
+        return self.exit_code
+
+    def request_stop(self, number: int = signal.SIGTERM) -> None:
+        """Asks ``run`` to drain and end."""
+        _log.info("stopping", signal=signal.Signals(number).name)
+        self._stop_requested.set()
+
+    async def stop(self) -> None:
+        """Refuses new work, finishes what was accepted, closes everything."""
+        config = self._config
+        await self._announce(_NOT_SERVING)
+        await self._health.enter_graceful_shutdown()
+        self._registry.drain()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(config.drain_seconds):
+                while self._registry.num_outstanding:
+                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
+        if self._registry.num_outstanding:
+            _log.warning("drain ran out of time", unanswered=self._registry.num_outstanding)
+        # An open health watch would hold a stop for its whole grace, so the grace is short: all
+        # accepted work has been answered by now.
+        await self._server.stop(_CLOSE_SECONDS)
+        await self._health_server.stop(_CLOSE_SECONDS)
+        await self._registry.close()
+        self._metrics_server.shutdown()
+        self._metrics_server.server_close()
+        self._metrics_thread.join()
+        _log.info("stopped")
+
+    async def _announce(self, status: int) -> None:
+        """Sets the health of the process (empty name) and of each service."""
+        tasks = self._registry.tasks()
+        await self._health.set("", status)
+        await self._health.set(MODEL_SERVICE, status)
+        for service, task in _SERVICE_TASKS.items():
+            await self._health.set(service, status if task in tasks else _NOT_SERVING)
+
+    def _on_worker_death(self, model: ServedModel) -> None:
+        _log.error("worker lost, shutting down", model=model.label)
+        self._lost = model
+        self._stop_requested.set()
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, setting: str) -> int:
+    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        return server.add_insecure_port(address)
+    except RuntimeError as error:
+        raise ConfigurationError(
+            f"{setting}: {address} cannot be bound; another process may be using it"
+        ) from error
+
+
+def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
+    """Limits that keep one caller from hurting others."""
+    return [
+        # Two servers on one port would share its connections at random.
+        ("grpc.so_reuseport", 0),
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_concurrent_streams", 256),
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
+        ("grpc.max_connection_idle_ms", 900_000),
+        ("grpc.max_connection_age_ms", 300_000),
+        ("grpc.max_connection_age_grace_ms", round(config.max_request_seconds * 1000) + 5000),
+        ("grpc.server_handshake_timeout_ms", 10_000),
+    ]

@@ -1,0 +1,210 @@
+"""GenerationService: text in, hypotheses out, at once or piece by piece."""
+
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError
+from seqserve.manifest import GenerationRecord, Task
+from seqserve.registry import Registry, ServedModel
+from seqserve.search import make_search
+from seqserve.sequence import FinishReason, Generation, Hypothesis, Sequence
+from seqserve.servicers.options import resolve_options
+from seqserve.servicers.requests import (
+    Source,
+    admitted,
+    check_count,
+    check_length,
+    check_text,
+    deadline,
+    run,
+    to_duration,
+    tokenize,
+)
+from seqserve.tokenizer import TextStream
+from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
+
+_FINISH_REASONS = {
+    FinishReason.EOS: generation_pb2.FINISH_REASON_EOS,
+    FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+}
+
+
+class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
+    """Answers with what the worker of the model generates."""
+
+    def __init__(self, registry: Registry, config: ServerConfig) -> None:
+        self._registry = registry
+        self._config = config
+
+    async def Generate(  # type: ignore[override]  # noqa: N802
+        self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> generation_pb2.GenerateResponse:
+        """Generates from all inputs of the request."""
+        model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
+        check_count(len(request.inputs), "inputs", self._config)
+        fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
+        inputs = list(zip(request.inputs, fields, strict=True))
+        option_layers = [(request.options, "options")] if request.HasField("options") else []
+        prepared = await self._prepare(model, inputs, option_layers, request.truncate, context)
+        answers = await run(model, [sequence for sequence, _ in prepared])
+        return generation_pb2.GenerateResponse(
+            results=[
+                _result(model, answer, source)
+                for answer, (_, source) in zip(answers, prepared, strict=True)
+                if isinstance(answer, Generation)
+            ],
+            model=_reference(model),
+        )
+
+    async def GenerateStream(  # type: ignore[override]  # noqa: N802
+        self, request: generation_pb2.GenerateStreamRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
+        """Generates from the one input, sending pieces as they are decided."""
+        model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
+        option_layers = [(request.options, "options")] if request.HasField("options") else []
+        ((sequence, source),) = await self._prepare(
+            model, [(request.input, "input")], option_layers, request.truncate, context
+        )
+        future = sequence.future
+        assert isinstance(future, asyncio.Future)
+        arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
+        sequence.on_tokens = arrivals.put_nowait
+        future.add_done_callback(lambda _: arrivals.put_nowait(None))
+        stream = TextStream(model.target_tokenizer)
+        reference: model_pb2.ModelReference | None = _reference(model)
+        async with admitted(model, [sequence]):
+            model.worker.submit([sequence])
+            while (tokens := await arrivals.get()) is not None:
+                piece = generation_pb2.GeneratePiece(text=stream.push(tokens), token_ids=tokens)
+                yield generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
+                reference = None
+            result = _result(model, await future, source)
+        rest = stream.finish(result.hypotheses[0].text)
+        if rest:
+            piece = generation_pb2.GeneratePiece(text=rest)
+            yield generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
+        yield generation_pb2.GenerateStreamResponse(result=result)
+
+    async def _prepare(
+        self,
+        model: ServedModel,
+        inputs: list[tuple[generation_pb2.GenerateInput, str]],
+        option_layers: list[tuple[generation_pb2.GenerateOptions, str]],
+        truncate: bool,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> list[tuple[Sequence, Source]]:
+        """Checks and tokenizes inputs, and makes their sequences."""
+        record = model.manifest.generation
+        assert record is not None
+        expires_at = deadline(context, self._config)
+        options = []
+        for message, field in inputs:
+            layers = list(option_layers)
+            if message.HasField("options"):
+                layers.append((message.options, f"{field}.options"))
+            options.append(resolve_options(layers, record, self._config))
+        sources = await self._read_sources(model, inputs, truncate)
+        loop = asyncio.get_running_loop()
+        now = time.monotonic()
+        sequences = [
+            Sequence(
+                source_tokens=source.tokens,
+                future=loop.create_future(),
+                search=make_search(
+                    chosen,
+                    decoder_start_token_id=record.decoder_start_token_id,
+                    eos_token_id=record.eos_token_id,
+                ),
+                deadline=expires_at,
+                submitted_at=now,
+            )
+            for source, chosen in zip(sources, options, strict=True)
+        ]
+        return list(zip(sequences, sources, strict=True))
+
+    async def _read_sources(
+        self,
+        model: ServedModel,
+        inputs: list[tuple[generation_pb2.GenerateInput, str]],
+        truncate: bool,
+    ) -> list[Source]:
+        texts: dict[int, str] = {}
+        sources: dict[int, Source] = {}
+        for index, (message, field) in enumerate(inputs):
+            match message.WhichOneof("source"):
+                case "text":
+                    check_text(message.text, f"{field}.text", self._config)
+                    texts[index] = message.text
+                case "token_ids":
+                    sources[index] = _read_token_ids(
+                        model, list(message.token_ids.values), f"{field}.token_ids", truncate
+                    )
+                case _:
+                    raise InvalidRequestError(
+                        field, f"`{field}` must set `text` or `token_ids`"
+                    )
+        fields = [f"{inputs[index][1]}.text" for index in texts]
+        tokenized = await tokenize(model, list(texts.values()), fields, truncate=truncate)
+        sources.update(zip(texts, tokenized, strict=True))
+        return [sources[index] for index in range(len(inputs))]
+
+
+def _read_token_ids(
+    model: ServedModel, token_ids: list[int], field: str, truncate: bool
+) -> Source:
+    """Checks token ids: an id outside the vocabulary would read another token's embedding."""
+    if not token_ids:
+        raise InvalidRequestError(field, f"`{field}` must not be empty")
+    size = model.manifest.source_vocabulary_size
+    for index, token in enumerate(token_ids):
+        if not 0 <= token < size:
+            raise InvalidRequestError(
+                f"{field}.values[{index}]",
+                f"`{field}.values[{index}]` must be at least 0 and below {size}, but is {token}",
+            )
+    limit = model.manifest.max_source_length
+    if not truncate:
+        check_length(len(token_ids), limit, field)
+    return Source(tuple(token_ids[:limit]), max(0, len(token_ids) - limit))
+
+
+def _reference(model: ServedModel) -> model_pb2.ModelReference:
+    return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
+
+
+def _result(
+    model: ServedModel, answer: object, source: Source
+) -> generation_pb2.GenerateResult:
+    assert isinstance(answer, Generation)
+    model.metrics.observe_answer(
+        answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)
+    )
+    timing = answer.timing
+    return generation_pb2.GenerateResult(
+        hypotheses=[_hypothesis(model, hypothesis) for hypothesis in answer.hypotheses],
+        source_token_count=len(source.tokens),
+        truncated_token_count=source.num_truncated,
+        timing=generation_pb2.GenerationTiming(
+            queue_duration=to_duration(timing.queue_seconds),
+            encode_duration=to_duration(timing.encode_seconds),
+            decode_duration=to_duration(timing.decode_seconds),
+        ),
+    )
+
+
+def _hypothesis(model: ServedModel, hypothesis: Hypothesis) -> generation_pb2.Hypothesis:
+    return generation_pb2.Hypothesis(
+        text=model.target_tokenizer.decode(list(hypothesis.tokens)),
+        token_ids=hypothesis.tokens,
+        score=hypothesis.score,
+        token_log_probabilities=hypothesis.log_probabilities,
+        finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+    )

@@ -1,0 +1,143 @@
+"""Around every call: request id, metrics, access log, and the one place where errors become status.
+
+Without it grpc.aio would answer malformed bytes and unexpected exceptions with UNKNOWN, and put the
+exception's text on the wire.
+"""
+
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.protobuf.message import DecodeError
+
+from seqserve.errors import InvalidRequestError, SeqserveError
+from seqserve.metrics import Metrics
+from seqserve.servicers.status import to_status
+
+_log = structlog.get_logger(__name__)
+_OURS = ("/seqserve.v1.",)
+
+
+class _Malformed:
+    """Stands for a request whose bytes are no message of its type."""
+
+
+class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+    """Wraps the calls of our own services; health and reflection pass through."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[
+            [grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler[Any, Any] | None]
+        ],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler[Any, Any] | None:
+        """Replaces the handler by a wrapped one of the same arity."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or not method.startswith(_OURS):
+            return handler
+        deserializer = _tolerant(handler.request_deserializer)
+        if handler.response_streaming:
+            return grpc.unary_stream_rpc_method_handler(
+                self._wrap_stream(handler.unary_stream, method),
+                request_deserializer=deserializer,
+                response_serializer=handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._wrap_unary(handler.unary_unary, method),
+            request_deserializer=deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _wrap_unary(self, behavior: Any, method: str) -> Any:
+        async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+            async with _Call(self._metrics, method, context) as tracked:
+                tracked.check(request)
+                return await behavior(request, context)
+
+        return call
+
+    def _wrap_stream(self, behavior: Any, method: str) -> Any:
+        async def call(
+            request: Any, context: grpc.aio.ServicerContext[Any, Any]
+        ) -> AsyncIterator[Any]:
+            async with _Call(self._metrics, method, context) as tracked:
+                tracked.check(request)
+                async for response in behavior(request, context):
+                    yield response
+
+        return call
+
+
+def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    assert deserialize is not None
+
+    def read(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except (DecodeError, UnicodeDecodeError):
+            return _Malformed()
+
+    return read
+
+
+class _Call:
+    """One call from its message to its status."""
+
+    def __init__(
+        self, metrics: Metrics, method: str, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> None:
+        self._metrics = metrics
+        self._method = method
+        self._context = context
+        self._request_id = uuid.uuid4().hex
+        self._started_at = 0.0
+
+    def check(self, request: Any) -> None:
+        """Refuses what could not be read."""
+        if isinstance(request, _Malformed):
+            raise InvalidRequestError("", "the request's bytes are not a message of its type")
+
+    async def __aenter__(self) -> "_Call":
+        self._started_at = time.monotonic()
+        self._metrics.requests_in_flight.labels(method=self._method).inc()
+        return self
+
+    async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        code = grpc.StatusCode.OK
+        try:
+            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+                code = grpc.StatusCode.CANCELLED
+            elif isinstance(error, Exception):
+                status = to_status(error, self._request_id)
+                code = status.code
+                if not isinstance(error, SeqserveError):
+                    _log.error("call failed", request_id=self._request_id, exc_info=error)
+                await self._context.abort(code, status.message, status.metadata)
+        finally:
+            self._finish(code)
+
+    def _finish(self, code: grpc.StatusCode) -> None:
+        seconds = time.monotonic() - self._started_at
+        metrics = self._metrics
+        metrics.requests_in_flight.labels(method=self._method).dec()
+        metrics.requests.labels(method=self._method, code=code.name).inc()
+        metrics.request_duration.labels(method=self._method).observe(seconds)
+        _log.info(
+            "call",
+            method=self._method,
+            code=code.name,
+            milliseconds=round(seconds * 1000, 2),
+            request_id=self._request_id,
+        )

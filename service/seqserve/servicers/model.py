@@ -1,0 +1,137 @@
+"""ModelService: which models there are, and their tokenizers."""
+
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError
+from seqserve.manifest import Task
+from seqserve.registry import Registry, ServedModel
+from seqserve.servicers.requests import check_count, check_text
+from seqserve.tokenizer import TokenSpan
+from seqserve.v1 import model_pb2, model_pb2_grpc
+
+_TASKS = {Task.GENERATE: model_pb2.TASK_GENERATE, Task.EMBED: model_pb2.TASK_EMBED}
+
+
+class ModelServicer(model_pb2_grpc.ModelServiceServicer):
+    """Answers from manifests and tokenizers; needs no worker."""
+
+    def __init__(self, registry: Registry, config: ServerConfig) -> None:
+        self._registry = registry
+        self._config = config
+
+    async def ListModels(  # type: ignore[override]  # noqa: N802
+        self, request: model_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.ListModelsResponse:
+        """Lists the served models."""
+        return model_pb2.ListModelsResponse(
+            models=[self._describe(model) for model in self._registry.models]
+        )
+
+    async def GetModel(  # type: ignore[override]  # noqa: N802
+        self, request: model_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.GetModelResponse:
+        """Describes one model."""
+        model = self._registry.find(request.model_name, request.model_version, None)
+        return model_pb2.GetModelResponse(model=self._describe(model))
+
+    async def Tokenize(  # type: ignore[override]  # noqa: N802
+        self, request: model_pb2.TokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.TokenizeResponse:
+        """Splits texts into tokens."""
+        model = self._registry.find(request.model_name, request.model_version, None)
+        check_count(len(request.texts), "texts", self._config)
+        for index, text in enumerate(request.texts):
+            check_text(text, f"texts[{index}]", self._config)
+        spans = await asyncio.to_thread(
+            lambda: [model.source_tokenizer.spans(text) for text in request.texts]
+        )
+        return model_pb2.TokenizeResponse(
+            tokenizations=[
+                model_pb2.Tokenization(tokens=[_token(span) for span in text_spans])
+                for text_spans in spans
+            ],
+            model=_reference(model),
+        )
+
+    async def Detokenize(  # type: ignore[override]  # noqa: N802
+        self, request: model_pb2.DetokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.DetokenizeResponse:
+        """Joins tokens to texts."""
+        model = self._registry.find(request.model_name, request.model_version, None)
+        check_count(len(request.sequences), "sequences", self._config)
+        size = _target_vocabulary_size(model)
+        rows = [list(sequence.token_ids) for sequence in request.sequences]
+        for row, token_ids in enumerate(rows):
+            for index, token in enumerate(token_ids):
+                if not 0 <= token < size:
+                    field = f"sequences[{row}].token_ids[{index}]"
+                    raise InvalidRequestError(
+                        field, f"`{field}` must be at least 0 and below {size}, but is {token}"
+                    )
+        texts = await asyncio.to_thread(
+            lambda: [model.target_tokenizer.decode(token_ids) for token_ids in rows]
+        )
+        return model_pb2.DetokenizeResponse(texts=texts, model=_reference(model))
+
+    def _describe(self, model: ServedModel) -> model_pb2.Model:
+        manifest = model.manifest
+        message = model_pb2.Model(
+            name=manifest.name,
+            version=manifest.version,
+            tasks=[_TASKS[task] for task in manifest.tasks],
+            family=manifest.family,
+            dtype=manifest.dtype,
+            max_source_length=manifest.max_source_length,
+            source_vocabulary_size=manifest.source_vocabulary_size,
+            source=manifest.provenance.source,
+            max_inputs_per_request=self._config.max_inputs_per_request,
+        )
+        if manifest.generation is not None:
+            record = manifest.generation
+            message.generation.CopyFrom(
+                model_pb2.GenerationSettings(
+                    max_new_tokens=record.max_new_tokens,
+                    num_beams=min(record.num_beams, self._config.max_num_beams),
+                    length_penalty=record.length_penalty,
+                    max_target_length=record.max_target_length,
+                    max_num_beams=self._config.max_num_beams,
+                    target_vocabulary_size=record.target_vocabulary_size,
+                )
+            )
+        if manifest.embedding is not None:
+            message.embedding.CopyFrom(
+                model_pb2.EmbeddingSettings(
+                    embedding_size=manifest.embedding.embedding_size,
+                    pooling=manifest.embedding.pooling,
+                    normalize=manifest.embedding.normalize,
+                )
+            )
+        return message
+
+
+def _reference(model: ServedModel) -> model_pb2.ModelReference:
+    return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
+
+
+def _target_vocabulary_size(model: ServedModel) -> int:
+    record = model.manifest.generation
+    if record is None:
+        return model.manifest.source_vocabulary_size
+    return record.target_vocabulary_size
+
+
+def _token(span: TokenSpan) -> model_pb2.Token:
+    return model_pb2.Token(
+        id=span.token_id,
+        text=span.text,
+        start_offset=span.start,
+        end_offset=span.end,
+        is_special=span.is_special,
+    )

@@ -1,0 +1,83 @@
+"""Decoding options: what a request says, over what the model defaults to, within the limits."""
+
+import math
+
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError
+from seqserve.manifest import GenerationRecord
+from seqserve.sequence import GenerateOptions
+from seqserve.v1 import generation_pb2
+
+_BEAM_ONLY = ("length_penalty", "early_stopping")
+
+
+def resolve_options(
+    layers: list[tuple[generation_pb2.GenerateOptions, str]],
+    record: GenerationRecord,
+    config: ServerConfig,
+) -> GenerateOptions:
+    """Merges and checks the options of one input.
+
+    Args:
+        layers: Option messages with the path of their field; later ones override earlier ones.
+        record: Defaults and limits of the model.
+        config: Limits of the server.
+
+    Raises:
+        InvalidRequestError: A value is out of range, or is set where it has no effect.
+    """
+    values: dict[str, int | float | bool] = {}
+    paths: dict[str, str] = {}
+    for message, path in layers:
+        for field, value in message.ListFields():
+            values[field.name], paths[field.name] = value, f"{path}.{field.name}"
+    checks = _Checks(values, paths)
+    num_beams = checks.integer("num_beams", record.num_beams, 1, config.max_num_beams)
+    options = GenerateOptions(
+        max_new_tokens=checks.integer(
+            "max_new_tokens", record.max_new_tokens, 1, record.max_target_length
+        ),
+        num_beams=num_beams,
+        num_return_sequences=checks.integer("num_return_sequences", 1, 1, num_beams),
+        length_penalty=checks.finite("length_penalty", record.length_penalty),
+        early_stopping=bool(values.get("early_stopping", False)),
+        return_scores=bool(values.get("return_scores", False)),
+        return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
+    )
+    for name in _BEAM_ONLY:
+        if name in values and num_beams == 1:
+            raise InvalidRequestError(
+                paths[name],
+                f"`{name}` has an effect on beam search only; leave it unset or set `num_beams` "
+                "above 1",
+            )
+    return options
+
+
+class _Checks:
+    """Ranges of set values; defaults come from a checked manifest."""
+
+    def __init__(self, values: dict[str, int | float | bool], paths: dict[str, str]) -> None:
+        self._values = values
+        self._paths = paths
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self._values.get(name)
+        if value is None:
+            return min(default, high) if name == "num_beams" else default
+        if value < low:
+            raise self._refusal(name, f"must be at least {low}, but is {value}")
+        if value > high:
+            raise self._refusal(name, f"must be at most {high}, but is {value}")
+        return int(value)
+
+    def finite(self, name: str, default: float) -> float:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not math.isfinite(value):
+            raise self._refusal(name, f"must be finite, but is {value}")
+        return float(value)
+
+    def _refusal(self, name: str, rule: str) -> InvalidRequestError:
+        return InvalidRequestError(self._paths[name], f"`{name}` {rule}")

@@ -1,0 +1,140 @@
+"""What all servicers do with a request: find the model, check and tokenize inputs, run sequences."""
+
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import time
+from collections.abc import AsyncIterator, Sequence as Items
+from typing import Any
+
+import grpc
+from google.protobuf import duration_pb2
+
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError, OverloadedError
+from seqserve.registry import ServedModel
+from seqserve.sequence import Answer, Sequence
+from seqserve.tokenizer import Tokenizer
+
+_INLINE_BYTES = 4096
+"""Texts up to this size are tokenized in well under a millisecond; a hop to a thread costs more."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Source:
+    """One input after tokenizing."""
+
+    tokens: tuple[int, ...]
+    num_truncated: int
+
+
+def deadline(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> float:
+    """When the caller stops waiting or the server's patience ends, on the monotonic clock."""
+    remaining = context.time_remaining()
+    limit = config.max_request_seconds
+    return time.monotonic() + (limit if remaining is None else min(remaining, limit))
+
+
+def check_count(num_inputs: int, field: str, config: ServerConfig) -> None:
+    """Refuses requests with no input or too many."""
+    if num_inputs == 0:
+        raise InvalidRequestError(field, f"`{field}` must not be empty")
+    if num_inputs > config.max_inputs_per_request:
+        raise InvalidRequestError(
+            field,
+            f"`{field}` must hold at most {config.max_inputs_per_request} entries "
+            f"(max_inputs_per_request), but holds {num_inputs}",
+        )
+
+
+def check_text(text: str, field: str, config: ServerConfig) -> None:
+    """Refuses empty texts, and those too large to be tokenized."""
+    if not text:
+        raise InvalidRequestError(field, f"`{field}` must not be empty")
+    size = len(text.encode("utf-8"))
+    if size > config.max_input_bytes:
+        raise InvalidRequestError(
+            field,
+            f"`{field}` must have at most {config.max_input_bytes} bytes (max_input_bytes), "
+            f"but has {size}",
+        )
+
+
+async def tokenize(
+    model: ServedModel, texts: Items[str], fields: Items[str], *, truncate: bool
+) -> list[Source]:
+    """Tokenizes checked texts, off the event loop unless they are short.
+
+    Raises:
+        InvalidRequestError: A text has more tokens than the model reads and ``truncate`` is off.
+    """
+    tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
+    if sum(map(len, texts)) <= _INLINE_BYTES:
+        encoded = _encode(tokenizer, texts, limit)
+    else:
+        encoded = await asyncio.to_thread(_encode, tokenizer, texts, limit)
+    sources = []
+    for (tokens, num_cut), field in zip(encoded, fields, strict=True):
+        if num_cut and not truncate:
+            check_length(len(tokens) + num_cut, limit, field)
+        sources.append(Source(tuple(tokens), num_cut))
+    return sources
+
+
+def _encode(
+    tokenizer: Tokenizer, texts: Items[str], limit: int
+) -> list[tuple[list[int], int]]:
+    return [tokenizer.encode_truncated(text, limit) for text in texts]
+
+
+def check_length(length: int, limit: int, field: str) -> None:
+    """Refuses sources that are longer than the model reads."""
+    if length > limit:
+        raise InvalidRequestError(
+            field,
+            f"`{field}` must have at most {limit} tokens, but has {length}; shorten it, or set "
+            "`truncate` to have its end cut",
+        )
+
+
+@contextlib.asynccontextmanager
+async def admitted(model: ServedModel, sequences: list[Sequence]) -> AsyncIterator[None]:
+    """Holds places for sequences; those unanswered at the end are abandoned.
+
+    Raises:
+        OverloadedError: Too much is outstanding.
+        UnavailableError: The server drains.
+    """
+    try:
+        with model.admission.admit(len(sequences)):
+            try:
+                yield
+            finally:
+                for sequence in sequences:
+                    future = sequence.future
+                    assert isinstance(future, asyncio.Future)
+                    future.cancel()
+    except OverloadedError:
+        model.metrics.observe_rejection("queue_full")
+        raise
+
+
+async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
+    """Submits sequences and waits for all answers; the first error ends the wait."""
+    futures: list[asyncio.Future[Answer]] = []
+    for sequence in sequences:
+        assert isinstance(sequence.future, asyncio.Future)
+        futures.append(sequence.future)
+    async with admitted(model, sequences):
+        model.worker.submit(sequences)
+        return await asyncio.gather(*futures)
+
+
+def to_duration(seconds: float) -> duration_pb2.Duration:
+    """Seconds as a message."""
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(max(0, round(seconds * 1e9)))
+    return duration
