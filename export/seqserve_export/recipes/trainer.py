@@ -65,9 +65,7 @@ class Trainer:
         self.model, self.examples, self.config = model, examples, config
         self.folder, self.console = folder, console
         self.device = model.head.weight.device
-        self.averages = {
-            name: weight.detach().clone() for name, weight in model.named_parameters()
-        }
+        self.averages = {name: weight.detach().clone() for name, weight in model.named_parameters()}
         self.optimizer = torch.optim.AdamW(
             model.parameters(),
             lr=config.learning_rate,
@@ -97,7 +95,9 @@ class Trainer:
         with self._make_progress() as progress:
             task = progress.add_task("", total=self.config.epochs * self.steps_per_epoch)
             while self.epoch < self.config.epochs and not self._is_out_of_time:
-                self._train_epoch(lambda text: progress.update(task, **_at(self.step, text)))
+                self._train_epoch(
+                    lambda line: progress.update(task, completed=self.step, description=line)
+                )
                 self.epoch += 1
                 is_last = self.epoch >= self.config.epochs or self._is_out_of_time
                 self._save()
@@ -129,11 +129,16 @@ class Trainer:
             torch.cuda.set_rng_state_all(state["cuda_random"])
         return True
 
+    def start_over(self) -> None:
+        """Removes the states of the folder."""
+        for state in self.folder.glob("epoch-*"):
+            shutil.rmtree(state)
+
     def _train_epoch(self, report: Callable[[str], None]) -> None:
         config = self.config
         loss_sum = torch.zeros((), device=self.device)
         num_steps, first_step = 0, self.step
-        started = line_started = time.monotonic() - 0.0
+        started = line_started = time.monotonic()
         elapsed_before = self.elapsed_seconds
         batches = make_batches(
             self.examples,
@@ -181,7 +186,7 @@ class Trainer:
             ignore_index=PAD_ID,
             label_smoothing=config.label_smoothing,
         )
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.model.parameters(), config.max_gradient_norm)
         self.optimizer.step()
         self.optimizer.zero_grad()
@@ -245,7 +250,3 @@ class Trainer:
             console=self.console,
             disable=not self.console.is_terminal,
         )
-
-
-def _at(step: int, text: str) -> dict[str, Any]:
-    return {"completed": step, "description": text}

@@ -1,0 +1,46 @@
+"""A real server over tiny exported models, in the test's own process and event loop."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seqserve.config import ServerConfig
+from seqserve.metrics import Metrics
+from seqserve.registry import Registry
+from seqserve.server import Server
+from seqserve_export.exporter import export_model
+from serving import MakeServer, RunningServer
+from tiny_checkpoint import make_tiny_checkpoint
+from tiny_sentence_folder import make_tiny_sentence_folder
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with ``tiny/1``, an encoder-decoder, and ``sentence/1``, an encoder."""
+    torch.set_num_threads(1)
+    sources = tmp_path_factory.mktemp("sources")
+    store = tmp_path_factory.mktemp("store")
+    export_model(make_tiny_checkpoint(sources / "tiny", 8), store, name="tiny")
+    export_model(make_tiny_sentence_folder(sources / "sentence", 1), store, name="sentence")
+    return store
+
+
+@pytest.fixture
+def serving(store: Path) -> MakeServer:
+    """Makes a server; keyword arguments are settings."""
+
+    @contextlib.asynccontextmanager
+    async def make(**settings: Any) -> AsyncIterator[RunningServer]:
+        values = {"models": store, "port": 0, "health_port": 0, "metrics_port": 0, "threads": 1}
+        config = ServerConfig.model_validate(values | settings)
+        metrics = Metrics()
+        registry = Registry.open(config, metrics)
+        server = Server(registry, config, metrics)
+        ports = await server.start()
+        async with RunningServer(server, registry, metrics, ports) as running:
+            yield running
+
+    return make

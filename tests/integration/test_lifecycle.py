@@ -1,0 +1,163 @@
+"""Start, health, metrics, reflection, and the way down."""
+
+import asyncio
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from seqserve.v1 import generation_pb2, generation_pb2_grpc
+from serving import MakeServer, source
+
+ROOT = Path(__file__).parents[2]
+
+
+def start_process(store: Path, *flags: str) -> subprocess.Popen[str]:
+    """Starts ``seqserve serve`` on free ports."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "seqserve", "serve", "--models", str(store)),
+            *("--port", "0", "--health-port", "0", "--metrics-port", "0", *flags),
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "service")},
+    )
+
+
+async def test_health_is_per_service_on_both_ports(serving: MakeServer) -> None:
+    """Both ports answer; a service without a model is NOT_SERVING, an unknown one NOT_FOUND."""
+    async with serving() as running:
+        for port in (running.ports.grpc, running.ports.health):
+            async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+                stub = health_pb2_grpc.HealthStub(channel)
+                for name in ("", "seqserve.v1.GenerationService", "seqserve.v1.EncodingService"):
+                    reply = await stub.Check(health_pb2.HealthCheckRequest(service=name))
+                    assert reply.status == health_pb2.HealthCheckResponse.SERVING
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await stub.Check(health_pb2.HealthCheckRequest(service="nope"))
+                assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_reflection_lists_the_services(serving: MakeServer) -> None:
+    """What grpcurl needs."""
+    async with serving() as running:
+        stub = reflection_pb2_grpc.ServerReflectionStub(running.channel)
+        stream = stub.ServerReflectionInfo()
+        await stream.write(reflection_pb2.ServerReflectionRequest(list_services=""))
+        reply = await stream.read()
+        await stream.done_writing()
+        names = {service.name for service in reply.list_services_response.service}
+    assert "seqserve.v1.GenerationService" in names
+    assert "grpc.health.v1.Health" in names
+
+
+async def test_metrics_page_counts_requests_and_tokens(serving: MakeServer) -> None:
+    """The page that Prometheus scrapes shows what was just done."""
+    async with serving() as running:
+        await running.generation.Generate(
+            generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])])
+        )
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.ports.metrics)
+        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+        page = (await reader.read()).decode()
+        writer.close()
+    assert re.search(
+        r'seqserve_requests_total\{code="OK",method="/seqserve.v1.GenerationService/Generate"\} 1',
+        page,
+    )
+    assert 'seqserve_source_tokens_total{model_name="tiny",model_version="1"} 3.0' in page
+    assert "process_resident_memory_bytes" in page
+
+
+async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> None:
+    """Health turns at once, accepted calls finish, new ones are refused, the exit code is 0."""
+    process = await asyncio.to_thread(start_process, store, "--max-batch-size", "4",
+                                      "--max-num-beams", "4")
+    assert process.stdout is not None
+    line = await asyncio.to_thread(process.stdout.readline)
+    match = re.search(r"grpc=(\S+) ", line)
+    assert match, line
+    async with grpc.aio.insecure_channel(match[1]) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        first = await watch.read()
+        assert first.status == health_pb2.HealthCheckResponse.SERVING
+        calls = [
+            stub.Generate(
+                generation_pb2.GenerateRequest(
+                    model_name="tiny", inputs=[source([7] * 20, num_beams=4)] * 20
+                )
+            )
+            for _ in range(10)
+        ]
+        while not all(await asyncio.gather(*(is_sent(call) for call in calls))):
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        second = await watch.read()
+        assert second.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        replies = await asyncio.gather(*calls)
+    assert [len(reply.results) for reply in replies] == [20] * 10
+    _, errors = await asyncio.to_thread(process.communicate, timeout=20)
+    assert process.returncode == 0, errors
+
+
+async def is_sent(call: object) -> bool:
+    """Whether a call has left; aio calls start when the loop runs."""
+    await asyncio.sleep(0)
+    return call is not None
+
+
+def test_port_in_use_is_one_line_and_exit_2(store: Path) -> None:
+    """No traceback for what an operator can mend."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        process = start_process(store, "--port", str(port))
+        _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "Traceback" not in errors
+    assert f"port: 127.0.0.1:{port} cannot be bound" in errors
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--models", "no-such-folder"], "no-such-folder is not a folder"),
+        (["--max-batch-size", "0"], "--max-batch-size: Input should be greater than or equal to 1"),
+    ],
+)
+def test_wrong_settings_are_one_line_and_exit_2(
+    store: Path, flags: list[str], message: str
+) -> None:
+    """The line names what is wrong."""
+    process = start_process(store, *flags)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert errors.startswith(f"error: {message}"), errors
+
+
+def test_altered_model_file_is_refused_at_start(store: Path, tmp_path: Path) -> None:
+    """A file that is not the one the manifest lists is never served."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    graph = copy / "tiny" / "1" / "decode.onnx"
+    data = bytearray(graph.read_bytes())
+    data[len(data) // 2] ^= 1
+    graph.write_bytes(bytes(data))
+    process = start_process(copy)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 2
+    assert "decode.onnx is not the file of the manifest" in errors
