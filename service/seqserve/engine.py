@@ -4,9 +4,10 @@ Two engines, one for each kind of model. Both are used by one worker thread only
 """
 
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seqserve.cache import KeyValueCache
 from seqserve.errors import EngineError
@@ -119,12 +120,12 @@ class GenerationEngine:
             self._steps.clear()
             self._steps_generation = self._cache.generation
         if num_rows not in self._steps:
-            inputs = {
+            inputs: dict[str, NDArray[Any]] = {
                 "input_ids": self._input_ids[:num_rows],
                 "past_lengths": self._past_lengths[:num_rows],
                 "source_lengths": self._source_lengths[:num_rows],
             }
-            outputs = {"logits": self._logits[:num_rows]}
+            outputs: dict[str, NDArray[Any]] = {"logits": self._logits[:num_rows]}
             for side, array in enumerate((self._cache.target, self._cache.source)):
                 for position in range(2 * self._num_layers):
                     rows = array[position, :num_rows]

@@ -58,9 +58,7 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
     engine: Engine
     if manifest.generation is not None:
         target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
-        _check_vocabulary(
-            folder, target_tokenizer, manifest.generation.target_vocabulary_size
-        )
+        _check_vocabulary(folder, target_tokenizer, manifest.generation.target_vocabulary_size)
         engine = GenerationEngine(
             folder, manifest, max_rows=config.max_batch_size, num_threads=num_threads
         )

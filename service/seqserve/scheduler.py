@@ -120,17 +120,13 @@ class Scheduler:
                 late = DeadlineError("the deadline passed before the work was done")
                 events.append(Event(sequence, answer=late))
         gone = {id(event.sequence) for event in events}
-        self._waiting = deque(
-            sequence for sequence in self._waiting if _is_wanted(sequence, gone)
-        )
+        self._waiting = deque(sequence for sequence in self._waiting if _is_wanted(sequence, gone))
         self._running = [sequence for sequence in self._running if _is_wanted(sequence, gone)]
         return events
 
     def fail_all(self, error: Exception) -> list[Event]:
         """Removes everything and fails it."""
-        events = [
-            Event(sequence, answer=error) for sequence in [*self._waiting, *self._running]
-        ]
+        events = [Event(sequence, answer=error) for sequence in [*self._waiting, *self._running]]
         self._waiting.clear()
         self._running.clear()
         return events
@@ -169,9 +165,7 @@ class Scheduler:
                 sequence.encoded_at = sequence.finished_at = now
                 assert outcome is not None
                 assert not isinstance(outcome, list)
-                events.append(
-                    Event(sequence, answer=EmbeddingVector(outcome, sequence.timing()))
-                )
+                events.append(Event(sequence, answer=EmbeddingVector(outcome, sequence.timing())))
             else:
                 assert isinstance(outcome, list)
                 event = self._advance(sequence, outcome, now)
@@ -179,9 +173,7 @@ class Scheduler:
                     events.append(event)
         return events
 
-    def _advance(
-        self, sequence: Sequence, outcome: list[Candidate], now: float
-    ) -> Event | None:
+    def _advance(self, sequence: Sequence, outcome: list[Candidate], now: float) -> Event | None:
         search = sequence.search
         assert search is not None
         parents = search.advance(outcome)
@@ -246,9 +238,7 @@ class Scheduler:
             free_rows -= sequence.num_rows
             taken.append(sequence)
         chosen = {id(sequence) for sequence in taken}
-        self._waiting = deque(
-            sequence for sequence in self._waiting if id(sequence) not in chosen
-        )
+        self._waiting = deque(sequence for sequence in self._waiting if id(sequence) not in chosen)
         return taken
 
     def _decode_batch(self) -> Batch:

@@ -31,7 +31,8 @@ def make_search(
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Normalises rows of logits [N, V] to log-probabilities, in float32."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    normalized: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return normalized
 
 
 def choose(
@@ -70,9 +71,7 @@ def _choose_greedy(
     return [Candidate(0, token, search.scores[0] + log_probability, log_probability)]
 
 
-def _choose_beams(
-    search: SearchState, logits: NDArray[np.float32]
-) -> list[Candidate] | Exception:
+def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Candidate] | Exception:
     log_probabilities = log_softmax(logits)  # [K, V]
     totals = log_probabilities + np.array(search.scores, np.float32)[:, None]
     flat = totals.ravel()  # [K, V] -> [K*V]
@@ -192,8 +191,7 @@ class BeamSearch:
         self._eos = eos_token_id
         # All beams are equal at first; only the first may be continued, or all would stay equal.
         self._live = [
-            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE)
-            for index in range(options.num_beams)
+            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE) for index in range(options.num_beams)
         ]
         self._pool: list[Hypothesis] = []  # best first
         self._is_finished = False

@@ -77,7 +77,9 @@ def check_names(
         problems += [f"no {kind} {name}" for name in expected if name not in found]
         problems += [f"unknown {kind} {name}" for name in found if name not in expected]
     if problems:
-        raise ModelFolderError(f"{path} is not the graph the manifest means: " + ", ".join(problems))
+        raise ModelFolderError(
+            f"{path} is not the graph the manifest means: " + ", ".join(problems)
+        )
 
 
 class BoundStep:
@@ -95,7 +97,8 @@ class BoundStep:
     ) -> None:
         self._session = session
         self._binding = session.io_binding()
-        self._values = []  # the binding does not keep them alive
+        # Arrays and values are kept here: the binding does not keep them alive.
+        self._values: list[tuple[NDArray[Any], onnxruntime.OrtValue]] = []
         aliases: dict[tuple[int, tuple[int, ...]], onnxruntime.OrtValue] = {}
         for name, array in inputs.items():
             self._binding.bind_ortvalue_input(name, self._alias(array, aliases))

@@ -17,6 +17,7 @@ from serving import MakeServer, RunningServer
 from tiny_checkpoint import make_tiny_checkpoint
 from tiny_sentence_folder import make_tiny_sentence_folder
 
+
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A store with ``tiny/1``, an encoder-decoder, and ``sentence/1``, an encoder."""

@@ -68,9 +68,7 @@ async def test_200_clients_with_random_cancellations(serving: MakeServer) -> Non
         await settle(running)
         assert_idle(running)
         expected = await running.generation.Generate(
-            generation_pb2.GenerateRequest(
-                model_name="tiny", inputs=[one for one, _, _ in plans]
-            )
+            generation_pb2.GenerateRequest(model_name="tiny", inputs=[one for one, _, _ in plans])
         )
     num_answered = 0
     for answer, (_, patience, _), result in zip(answers, plans, expected.results, strict=True):
@@ -79,7 +77,7 @@ async def test_200_clients_with_random_cancellations(serving: MakeServer) -> Non
         else:
             num_answered += 1
             assert answer == result.hypotheses[0]
-    assert 100 <= num_answered
+    assert num_answered >= 100
 
 
 async def test_engine_fault_fails_its_batch_and_the_next_request_succeeds(

@@ -35,6 +35,16 @@ def start_process(store: Path, *flags: str) -> subprocess.Popen[str]:
     )
 
 
+async def read_metrics(port: int) -> str:
+    """The page Prometheus scrapes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
+    page = (await reader.read()).decode()
+    writer.close()
+    await writer.wait_closed()
+    return page
+
+
 async def test_health_is_per_service_on_both_ports(serving: MakeServer) -> None:
     """Both ports answer; a service without a model is NOT_SERVING, an unknown one NOT_FOUND."""
     async with serving() as running:
@@ -68,10 +78,7 @@ async def test_metrics_page_counts_requests_and_tokens(serving: MakeServer) -> N
         await running.generation.Generate(
             generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])])
         )
-        reader, writer = await asyncio.open_connection("127.0.0.1", running.ports.metrics)
-        writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
-        page = (await reader.read()).decode()
-        writer.close()
+        page = await read_metrics(running.ports.metrics)
     assert re.search(
         r'seqserve_requests_total\{code="OK",method="/seqserve.v1.GenerationService/Generate"\} 1',
         page,
@@ -82,11 +89,12 @@ async def test_metrics_page_counts_requests_and_tokens(serving: MakeServer) -> N
 
 async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> None:
     """Health turns at once, accepted calls finish, new ones are refused, the exit code is 0."""
-    process = await asyncio.to_thread(start_process, store, "--max-batch-size", "4",
-                                      "--max-num-beams", "4")
+    process = await asyncio.to_thread(
+        start_process, store, "--max-batch-size", "4", "--max-num-beams", "4"
+    )
     assert process.stdout is not None
     line = await asyncio.to_thread(process.stdout.readline)
-    match = re.search(r"grpc=(\S+) ", line)
+    match = re.search(r"grpc=(\S+) .*metrics=\S+:(\d+)", line)
     assert match, line
     async with grpc.aio.insecure_channel(match[1]) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
@@ -101,9 +109,9 @@ async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> Non
             )
             for _ in range(10)
         ]
-        while not all(await asyncio.gather(*(is_sent(call) for call in calls))):
-            await asyncio.sleep(0.001)
-        await asyncio.sleep(0.05)
+        in_flight = 'seqserve_requests_in_flight{method="/seqserve.v1.GenerationService/Generate"}'
+        while f"{in_flight} 10.0" not in await read_metrics(int(match[2])):
+            assert not any(call.done() for call in calls), "too fast to be interrupted"
         process.send_signal(signal.SIGTERM)
         second = await watch.read()
         assert second.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -111,12 +119,6 @@ async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> Non
     assert [len(reply.results) for reply in replies] == [20] * 10
     _, errors = await asyncio.to_thread(process.communicate, timeout=20)
     assert process.returncode == 0, errors
-
-
-async def is_sent(call: object) -> bool:
-    """Whether a call has left; aio calls start when the loop runs."""
-    await asyncio.sleep(0)
-    return call is not None
 
 
 def test_port_in_use_is_one_line_and_exit_2(store: Path) -> None:

@@ -1,5 +1,7 @@
 """What the server refuses, with which code and words."""
 
+from collections.abc import Awaitable
+
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
@@ -113,7 +115,7 @@ async def test_invalid_request_names_field_rule_and_value(
 async def test_unknown_model_version_and_task_are_told_apart(serving: MakeServer) -> None:
     """NOT_FOUND lists what there is; a task the model lacks is UNIMPLEMENTED."""
     async with serving() as running:
-        calls = [
+        calls: list[tuple[Awaitable[object], str]] = [
             (
                 running.generation.Generate(generate(model_name="nope", inputs=[source([5])])),
                 "NOT_FOUND: there is no model 'nope'; there are: sentence, tiny",
@@ -157,14 +159,13 @@ async def test_truncation_on_request_is_reported(serving: MakeServer) -> None:
 async def test_malformed_bytes_are_an_invalid_argument(serving: MakeServer, data: bytes) -> None:
     """Neither broken protobuf nor invalid UTF-8 gives UNKNOWN or names a class."""
     async with serving() as running:
-        for method in ("Generate", "GenerateStream"):
+        for method in ("Generate", "GenerateStream"):  # both fail before they stream
             path = f"/seqserve.v1.GenerationService/{method}"
+            call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = running.channel.unary_unary(
+                path, request_serializer=bytes
+            )
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                if method == "Generate":
-                    await running.channel.unary_unary(path)(data)
-                else:
-                    async for _ in running.channel.unary_stream(path)(data):
-                        pass
+                await call(data)
             expected = "INVALID_ARGUMENT: the request's bytes are not a message of its type"
             assert status_of(caught.value) == expected
 

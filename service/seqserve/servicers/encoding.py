@@ -33,7 +33,7 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
         self._registry = registry
         self._config = config
 
-    async def Embed(  # type: ignore[override]  # noqa: N802
+    async def Embed(  # noqa: N802
         self, request: encoding_pb2.EmbedRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> encoding_pb2.EmbedResponse:
         """Embeds all texts of the request."""

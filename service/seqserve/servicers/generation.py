@@ -12,7 +12,7 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import GenerationRecord, Task
+from seqserve.manifest import Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import FinishReason, Generation, Hypothesis, Sequence
@@ -44,7 +44,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self._registry = registry
         self._config = config
 
-    async def Generate(  # type: ignore[override]  # noqa: N802
+    async def Generate(  # noqa: N802
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> generation_pb2.GenerateResponse:
         """Generates from all inputs of the request."""
@@ -64,8 +64,10 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             model=_reference(model),
         )
 
-    async def GenerateStream(  # type: ignore[override]  # noqa: N802
-        self, request: generation_pb2.GenerateStreamRequest, context: grpc.aio.ServicerContext[Any, Any]
+    async def GenerateStream(  # noqa: N802
+        self,
+        request: generation_pb2.GenerateStreamRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
         """Generates from the one input, sending pieces as they are decided."""
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
@@ -148,18 +150,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                         model, list(message.token_ids.values), f"{field}.token_ids", truncate
                     )
                 case _:
-                    raise InvalidRequestError(
-                        field, f"`{field}` must set `text` or `token_ids`"
-                    )
+                    raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")
         fields = [f"{inputs[index][1]}.text" for index in texts]
         tokenized = await tokenize(model, list(texts.values()), fields, truncate=truncate)
         sources.update(zip(texts, tokenized, strict=True))
         return [sources[index] for index in range(len(inputs))]
 
 
-def _read_token_ids(
-    model: ServedModel, token_ids: list[int], field: str, truncate: bool
-) -> Source:
+def _read_token_ids(model: ServedModel, token_ids: list[int], field: str, truncate: bool) -> Source:
     """Checks token ids: an id outside the vocabulary would read another token's embedding."""
     if not token_ids:
         raise InvalidRequestError(field, f"`{field}` must not be empty")
@@ -180,9 +178,7 @@ def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(
-    model: ServedModel, answer: object, source: Source
-) -> generation_pb2.GenerateResult:
+def _result(model: ServedModel, answer: object, source: Source) -> generation_pb2.GenerateResult:
     assert isinstance(answer, Generation)
     model.metrics.observe_answer(
         answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)

@@ -29,7 +29,7 @@ class _Malformed:
     """Stands for a request whose bytes are no message of its type."""
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]
+class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of our own services; health and reflection pass through."""
 
     def __init__(self, metrics: Metrics) -> None:
@@ -109,7 +109,7 @@ class _Call:
         if isinstance(request, _Malformed):
             raise InvalidRequestError("", "the request's bytes are not a message of its type")
 
-    async def __aenter__(self) -> "_Call":
+    async def __aenter__(self) -> _Call:
         self._started_at = time.monotonic()
         self._metrics.requests_in_flight.labels(method=self._method).inc()
         return self

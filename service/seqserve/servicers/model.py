@@ -26,7 +26,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self._registry = registry
         self._config = config
 
-    async def ListModels(  # type: ignore[override]  # noqa: N802
+    async def ListModels(  # noqa: N802
         self, request: model_pb2.ListModelsRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.ListModelsResponse:
         """Lists the served models."""
@@ -34,14 +34,14 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             models=[self._describe(model) for model in self._registry.models]
         )
 
-    async def GetModel(  # type: ignore[override]  # noqa: N802
+    async def GetModel(  # noqa: N802
         self, request: model_pb2.GetModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.GetModelResponse:
         """Describes one model."""
         model = self._registry.find(request.model_name, request.model_version, None)
         return model_pb2.GetModelResponse(model=self._describe(model))
 
-    async def Tokenize(  # type: ignore[override]  # noqa: N802
+    async def Tokenize(  # noqa: N802
         self, request: model_pb2.TokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.TokenizeResponse:
         """Splits texts into tokens."""
@@ -60,7 +60,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             model=_reference(model),
         )
 
-    async def Detokenize(  # type: ignore[override]  # noqa: N802
+    async def Detokenize(  # noqa: N802
         self, request: model_pb2.DetokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.DetokenizeResponse:
         """Joins tokens to texts."""

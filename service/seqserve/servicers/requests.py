@@ -1,4 +1,4 @@
-"""What all servicers do with a request: find the model, check and tokenize inputs, run sequences."""
+"""What all servicers do with a request: check and tokenize its inputs, run its sequences."""
 
 # The generic types of grpc exist only in its type stubs.
 from __future__ import annotations
@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator, Sequence as Items
+from collections.abc import AsyncIterator
+from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
@@ -84,9 +85,7 @@ async def tokenize(
     return sources
 
 
-def _encode(
-    tokenizer: Tokenizer, texts: Items[str], limit: int
-) -> list[tuple[list[int], int]]:
+def _encode(tokenizer: Tokenizer, texts: Items[str], limit: int) -> list[tuple[list[int], int]]:
     return [tokenizer.encode_truncated(text, limit) for text in texts]
 
 

@@ -49,12 +49,8 @@ def to_status(error: Exception, request_id: str) -> Status:
         delay.FromMilliseconds(round(error.retry_after_seconds * 1000))
         details.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
         # gRPC clients with a retry policy wait this long (gRFC A6).
-        metadata.append(
-            ("grpc-retry-pushback-ms", str(round(error.retry_after_seconds * 1000)))
-        )
-    rich = status_pb2.Status(
-        code=code_pb2.Code.Value(code.name), message=message, details=details
-    )
+        metadata.append(("grpc-retry-pushback-ms", str(round(error.retry_after_seconds * 1000))))
+    rich = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message, details=details)
     metadata.append(("grpc-status-details-bin", rich.SerializeToString()))
     return Status(code, message, tuple(metadata))
 

@@ -1,0 +1,75 @@
+# Everything a developer or a newcomer types. Each target works from a fresh clone with only
+# Python 3.11 and make; what it needs is installed into .venv first.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STORE ?= models
+# More options for pip, an index with CUDA builds of torch, say.
+PIP_OPTIONS ?=
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
+BENCH ?= quick
+PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo serve test test-unit check format proto bench train deploy-check clean
+
+help:  ## Lists the targets.
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "seqserve needs Python 3.11 or newer; set PYTHON")'
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade "pip>=25"
+
+# The stamps hold what was installed last, so that a changed pin installs again.
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --constraint constraints.txt --editable '.[demo]'
+	touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) --constraint constraints.txt --editable '.[dev]'
+	touch $@ $(VENV)/demo.stamp
+
+install: $(VENV)/dev.stamp  ## Installs everything for development.
+
+demo: $(VENV)/demo.stamp  ## Exports the shipped models, serves them, calls them, stops.
+	$(BIN)/python -m seqserve_export.demo --store $(STORE)
+
+serve: $(VENV)/demo.stamp  ## Like demo, but the server stays up on port 50051.
+	$(BIN)/python -m seqserve_export.demo --store $(STORE) --stay-up
+
+test: $(VENV)/dev.stamp  ## Runs all tests.
+	$(BIN)/python -m pytest
+
+test-unit: $(VENV)/dev.stamp  ## Runs the tests that need neither torch nor a model.
+	$(BIN)/python -m pytest tests/unit tests/deploy
+
+check: $(VENV)/dev.stamp  ## Lints, types, layers, API, and whether generated code is up to date.
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	PYTHONPATH=service:export $(BIN)/lint-imports --no-logo
+	cd proto && ../$(BIN)/buf lint
+	$(BIN)/python tests/stub_drift.py
+
+format: $(VENV)/dev.stamp  ## Formats the code and mends what can be mended.
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+proto: $(VENV)/dev.stamp  ## Generates service/seqserve/v1 from proto/.
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+		--python_out=service --grpc_python_out=service \
+		--mypy_out=quiet:service --mypy_grpc_out=quiet:service $(PROTOS)
+
+bench: $(VENV)/dev.stamp  ## Measures the server; BENCH=full for more rounds.
+	$(BIN)/python -m tests.bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
+
+train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
+	$(BIN)/python -m seqserve_export.recipes.g2p
+
+deploy-check:  ## Checks deploy/ with kubectl, hadolint and Kubernetes' schemas.
+	deploy/check.sh
+
+clean:  ## Removes the virtual environment and exported models.
+	rm -rf $(VENV) $(STORE)
