@@ -11,7 +11,7 @@ import structlog
 
 import seqserve
 from seqserve.commands import COMMANDS
-from seqserve.config import CONFIG_VARIABLE, PREFIX, ServerConfig, read_config
+from seqserve.config import CONFIG_VARIABLE, ServerConfig, read_config
 from seqserve.errors import ConfigurationError, ModelFolderError
 from seqserve.logs import configure_logs
 from seqserve.metrics import Metrics
@@ -92,4 +92,4 @@ for _command in COMMANDS:
 
 
 if __name__ == "__main__":
-    main(auto_envvar_prefix=None, prog_name=PREFIX.rstrip("_").lower())
+    main(prog_name="seqserve")

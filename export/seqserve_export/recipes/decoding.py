@@ -7,12 +7,15 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from seqserve_export.checkpoint import GenerationConfig
 from seqserve_export.recipes.pronunciation_batch import pad
 from seqserve_export.transformer import Cache, Transformer
 
-_ROWS_PER_BATCH = 1024
+# More rows at once are slower: their caches no longer fit into the processor's.
+_ROWS_PER_BATCH = 256
+_CACHE_BLOCK = 8
 
 
 def decode_all(
@@ -57,7 +60,7 @@ def decode_batch(
     num_sources, end, filler = len(sources), generation.eos_token_id, generation.pad_token_id
     num_rows = num_sources * num_beams  # B*K
     source, source_lengths = _read_sources(model, sources, num_beams)
-    past = _make_empty_cache(model, num_rows, generation.max_new_tokens)
+    past = _make_empty_cache(model, num_rows)
     # Hypotheses of a row start equal, so all but the first are barred from the first step.
     scores = torch.full((num_sources, num_beams), -torch.inf, device=device)
     scores[:, 0] = 0.0
@@ -66,6 +69,8 @@ def decode_batch(
     targets = torch.empty((num_rows, 0), dtype=torch.long, device=device)
     first_rows = torch.arange(num_sources, device=device)[:, None] * num_beams  # [B, 1]
     for step in range(generation.max_new_tokens):
+        if step == past[0][0].shape[2]:
+            past = _grow(past)
         past_lengths = torch.full((num_rows,), step, dtype=torch.int32, device=device)
         logits, past, _ = model.decode(tokens, past_lengths, source, source_lengths, past)
         log_probs = logits.float().log_softmax(-1)
@@ -102,8 +107,14 @@ def _read_sources(
     return repeated, lengths.repeat_interleave(num_beams, 0)
 
 
-def _make_empty_cache(model: Transformer, num_rows: int, capacity: int) -> Cache:
+def _make_empty_cache(model: Transformer, num_rows: int) -> Cache:
     config = model.config
-    shape = (num_rows, config.num_heads, capacity, config.head_size)
+    shape = (num_rows, config.num_heads, _CACHE_BLOCK, config.head_size)
     empty = torch.zeros(shape, device=model.head.weight.device)
     return [(empty, empty) for _ in range(config.num_decoder_layers)]
+
+
+def _grow(past: Cache) -> Cache:
+    """Makes room for more positions; a cache of full size from the start would be copied a lot."""
+    room = (0, 0, 0, _CACHE_BLOCK)
+    return [(functional.pad(keys, room), functional.pad(values, room)) for keys, values in past]

