@@ -63,7 +63,7 @@ proto: $(VENV)/dev.stamp  ## Generates service/seqserve/v1 from proto/.
 		--mypy_out=quiet:service --mypy_grpc_out=quiet:service $(PROTOS)
 
 bench: $(VENV)/dev.stamp  ## Measures the server; BENCH=full for more rounds.
-	$(BIN)/python -m tests.bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
+	$(BIN)/python tests/bench/serve.py --rounds $(if $(filter full,$(BENCH)),9,3)
 
 train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
 	$(BIN)/python -m seqserve_export.recipes.g2p

@@ -19,6 +19,7 @@ left), the batch says which rows to copy first.
 """
 
 import dataclasses
+import itertools
 from collections import deque
 
 from seqserve.errors import DeadlineError
@@ -68,6 +69,7 @@ class Scheduler:
         self._limits = limits
         self._waiting: deque[Sequence] = deque()
         self._running: list[Sequence] = []
+        self._in_step: list[Sequence] = []
         self._is_decode_due = False
 
     def __repr__(self) -> str:
@@ -114,25 +116,35 @@ class Scheduler:
 
     def drop(self, now: float) -> list[Event]:
         """Removes abandoned sequences and fails overdue ones."""
-        events = []
-        for sequence in [*self._waiting, *self._running]:
-            if not sequence.future.done() and sequence.deadline <= now:
+        events: list[Event] = []
+        is_any_gone = False
+        for sequence in itertools.chain(self._waiting, self._running):
+            if sequence.future.done():
+                is_any_gone = True
+            elif sequence.deadline <= now:
                 late = DeadlineError("the deadline passed before the work was done")
                 events.append(Event(sequence, answer=late))
-        gone = {id(event.sequence) for event in events}
-        self._waiting = deque(sequence for sequence in self._waiting if _is_wanted(sequence, gone))
-        self._running = [sequence for sequence in self._running if _is_wanted(sequence, gone)]
+        if is_any_gone or events:
+            overdue = {id(event.sequence) for event in events}
+            self._waiting = deque(s for s in self._waiting if _is_wanted(s, overdue))
+            self._running = [s for s in self._running if _is_wanted(s, overdue)]
         return events
 
     def fail_all(self, error: Exception) -> list[Event]:
-        """Removes everything and fails it."""
-        events = [Event(sequence, answer=error) for sequence in [*self._waiting, *self._running]]
+        """Removes and fails everything, also the batch of a step that was never completed."""
+        unanswered = dict.fromkeys([*self._in_step, *self._running, *self._waiting])
+        self._in_step = []
         self._waiting.clear()
         self._running.clear()
-        return events
+        return [Event(sequence, answer=error) for sequence in unanswered]
 
     def next_batch(self, now: float) -> Batch | None:
         """Decides the next step; None when there is nothing to do."""
+        batch = self._make_batch(now)
+        self._in_step = [] if batch is None else batch.sequences
+        return batch
+
+    def _make_batch(self, now: float) -> Batch | None:
         if self._running and self._is_decode_due:
             return self._decode_batch()
         taken = self._take_waiting()
@@ -171,6 +183,7 @@ class Scheduler:
                 event = self._advance(sequence, outcome, now)
                 if event is not None:
                     events.append(event)
+        self._in_step = []
         return events
 
     def _advance(self, sequence: Sequence, outcome: list[Candidate], now: float) -> Event | None:
@@ -199,6 +212,7 @@ class Scheduler:
         if batch.copies:
             failed += [sequence for sequence in self._running if sequence not in failed]
         self._running = [sequence for sequence in self._running if sequence not in failed]
+        self._in_step = []
         return [Event(sequence, answer=error) for sequence in failed]
 
     def check(self) -> None:
@@ -221,20 +235,17 @@ class Scheduler:
         if not self._waiting or self._waiting[0].num_rows > self.num_free_rows:
             return []
         oldest = self._waiting[0]
-        window = [
-            self._waiting[index]
-            for index in range(min(len(self._waiting), _WINDOW_FACTOR * limits.max_batch_size))
-        ]
+        window = list(itertools.islice(self._waiting, _WINDOW_FACTOR * limits.max_batch_size))
         window.sort(key=lambda sequence: abs(sequence.source_length - oldest.source_length))
         taken: list[Sequence] = []
         free_rows, longest = self.num_free_rows, 0
         for sequence in window:
+            if sequence.num_rows > free_rows:
+                continue
             longest = max(longest, sequence.source_length)
             is_too_much = (len(taken) + 1) * longest > limits.max_batch_tokens
             if taken and (is_too_much or len(taken) == limits.max_batch_size):
                 break
-            if sequence.num_rows > free_rows:
-                continue
             free_rows -= sequence.num_rows
             taken.append(sequence)
         chosen = {id(sequence) for sequence in taken}
@@ -280,8 +291,8 @@ class Scheduler:
         return copies
 
 
-def _is_wanted(sequence: Sequence, gone: set[int]) -> bool:
-    return id(sequence) not in gone and not sequence.future.done()
+def _is_wanted(sequence: Sequence, overdue: set[int]) -> bool:
+    return id(sequence) not in overdue and not sequence.future.done()
 
 
 def _copies(sequence: Sequence, old_rows: list[int]) -> list[RowCopy]:

@@ -8,6 +8,7 @@ candidates a step, of which the best K may finish; a finished hypothesis scores
 ``sum_log_probabilities / length ** length_penalty`` where the length counts the end token.
 """
 
+import math
 from collections.abc import Sequence as Rows
 
 import numpy as np
@@ -30,7 +31,8 @@ def make_search(
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """Normalises rows of logits [N, V] to log-probabilities, in float32."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
+    with np.errstate(invalid="ignore"):  # infinite logits become NaN, which `choose` refuses
+        shifted = logits - logits.max(axis=-1, keepdims=True)
     normalized: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
     return normalized
 
@@ -76,10 +78,11 @@ def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Cand
     totals = log_probabilities + np.array(search.scores, np.float32)[:, None]
     flat = totals.ravel()  # [K, V] -> [K*V]
     num_candidates = min(2 * search.num_rows, flat.size)
-    best = np.argpartition(flat, -num_candidates)[-num_candidates:]
-    best = best[np.lexsort((best, -flat[best]))]  # best first, ties by lower index
+    threshold = np.partition(flat, -num_candidates)[-num_candidates]
+    best = np.flatnonzero(~(flat < threshold))  # all that tie with the last one, and any NaN
     if not np.isfinite(flat[best]).all():
         return EngineError("the model returned logits that are not finite")
+    best = best[np.lexsort((best, -flat[best]))][:num_candidates]  # ties by lower index
     parents, tokens = np.divmod(best, logits.shape[1])
     return [
         Candidate(parent, token, score, log_probability)
@@ -240,7 +243,7 @@ class BeamSearch:
             return []
         self._live = live
         if len(self._pool) == num_beams:
-            attainable = live[0].score / length**self.options.length_penalty
+            attainable = _normalize(live[0].score, length, self.options.length_penalty)
             worst = self._pool[-1].score
             assert worst is not None
             self._is_finished = self.options.early_stopping or attainable <= worst
@@ -250,7 +253,7 @@ class BeamSearch:
         wanted = self.options.return_token_log_probabilities
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
-            score=beam.score / len(beam.tokens) ** self.options.length_penalty,
+            score=_normalize(beam.score, len(beam.tokens), self.options.length_penalty),
             log_probabilities=tuple(beam.log_probabilities) if wanted else None,
             finish_reason=reason,
         )
@@ -274,6 +277,16 @@ class BeamSearch:
     def hypotheses(self) -> list[Hypothesis]:
         """The best ``num_return_sequences`` of the pool."""
         return self._pool[: self.options.num_return_sequences]
+
+
+def _normalize(score: float, length: int, length_penalty: float) -> float:
+    """The score per length; its limit where the power leaves the range of floats."""
+    try:
+        return score / math.pow(length, length_penalty)
+    except OverflowError:
+        return -0.0
+    except ZeroDivisionError:
+        return -math.inf if score else -0.0
 
 
 def _descending_score(hypothesis: Hypothesis) -> float:

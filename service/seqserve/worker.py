@@ -117,7 +117,13 @@ class Worker:
             except queue.Empty:
                 return True
             if sequence is not None:
-                scheduler.add(sequence)
+                self._add(sequence)
+
+    def _add(self, sequence: Sequence) -> None:
+        try:
+            self._scheduler.add(sequence)
+        except ValueError as error:  # it can never run; the others can
+            self._deliver([Event(sequence, answer=EngineError(str(error)))])
 
     def _step(self) -> None:
         scheduler, metrics = self._scheduler, self._metrics

@@ -8,6 +8,7 @@ exception's text on the wire.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -74,8 +75,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         ) -> AsyncIterator[Any]:
             async with _Call(self._metrics, method, context) as tracked:
                 tracked.check(request)
-                async for response in behavior(request, context):
-                    yield response
+                # Closed here and now if the caller goes away, so that its place comes free.
+                async with contextlib.aclosing(behavior(request, context)) as responses:
+                    async for response in responses:
+                        yield response
 
         return call
 
