@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from seqserve.manifest import GenerationRecord
 from seqserve.search import make_search
 from seqserve.sequence import Batch, Candidate, GenerateOptions, Outcome, Phase, Promise, Sequence
 
@@ -123,3 +124,24 @@ def make_submission(**settings: Any) -> tuple[Sequence, asyncio.Future[Any]]:
     """A sequence with a real future of the running event loop."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     return make_sequence(future=future, **settings), future
+
+
+def make_generation_record(**changes: Any) -> GenerationRecord:
+    """How to decode with a small model that nobody opens."""
+    values: dict[str, Any] = {
+        "encode_graph": "encode.onnx",
+        "decode_graph": "decode.onnx",
+        "target_tokenizer": "tokenizer.json",
+        "target_vocabulary_size": 32,
+        "max_target_length": 50,
+        "num_layers": 2,
+        "num_heads": 4,
+        "head_size": 8,
+        "decoder_start_token_id": START,
+        "eos_token_id": EOS,
+        "pad_token_id": 0,
+        "max_new_tokens": 20,
+        "num_beams": 1,
+        "length_penalty": 1.0,
+    }
+    return GenerationRecord(**{**values, **changes})

@@ -1,0 +1,75 @@
+"""Admission: a bounded number of sequences, all of a request or none."""
+
+import threading
+
+import pytest
+
+from seqserve.admission import Admission
+from seqserve.errors import OverloadedError, UnavailableError
+
+
+def test_places_are_held_while_the_request_is_answered() -> None:
+    """Inside the block the places are taken, afterwards they are free."""
+    admission = Admission(5)
+    with admission.admit(2), admission.admit(3):
+        assert admission.num_outstanding == 5
+    assert admission.num_outstanding == 0
+
+
+def test_request_beyond_the_limit_is_refused_whole() -> None:
+    """All places of a request or none are given, and the refusal says when to come back."""
+    admission = Admission(5)
+    with admission.admit(3):
+        with pytest.raises(OverloadedError) as caught, admission.admit(3):
+            pass
+        assert admission.num_outstanding == 3
+        with admission.admit(2):
+            assert admission.num_outstanding == 5
+    assert str(caught.value) == (
+        "3 inputs are being worked on and 3 more would exceed the limit of 5; try again later"
+    )
+    assert caught.value.retry_after_seconds == 1.0
+
+
+def test_failed_request_gives_its_places_back() -> None:
+    """An error inside the block frees the places and passes through."""
+    admission = Admission(5)
+    with pytest.raises(KeyError), admission.admit(4):
+        raise KeyError
+    assert admission.num_outstanding == 0
+
+
+def test_draining_refuses_new_requests_only() -> None:
+    """After ``drain`` nothing enters, while what is inside keeps its places."""
+    admission = Admission(5)
+    with admission.admit(1):
+        admission.drain()
+        with (
+            pytest.raises(UnavailableError, match="the server is shutting down"),
+            admission.admit(1),
+        ):
+            pass
+        assert admission.num_outstanding == 1
+    assert admission.num_outstanding == 0
+
+
+def test_places_are_conserved_between_threads() -> None:
+    """Many threads that come and go leave no place behind and never exceed the limit."""
+    admission = Admission(3)
+    highest: list[int] = []
+
+    def come_and_go() -> None:
+        for _ in range(200):
+            try:
+                with admission.admit(2):
+                    highest.append(admission.num_outstanding)
+            except OverloadedError:
+                continue
+
+    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(highest) == {2}
+    assert admission.num_outstanding == 0

@@ -1,0 +1,139 @@
+"""The settings: where they come from, which wins, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seqserve.config import ServerConfig, read_config
+from seqserve.errors import ConfigurationError
+
+
+def write(folder: Path, text: str) -> Path:
+    """A configuration file."""
+    path = folder / "seqserve.toml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def refusal(
+    flags: dict[str, Any] | None = None,
+    file: Path | None = None,
+    environment: dict[str, str] | None = None,
+) -> str:
+    """The message with which settings are refused."""
+    with pytest.raises(ConfigurationError) as caught:
+        read_config(flags or {}, file, environment or {})
+    return str(caught.value)
+
+
+def test_nothing_set_gives_the_defaults() -> None:
+    """Without flags, environment and file the settings are the documented defaults."""
+    assert read_config({}, None, {}) == ServerConfig()
+
+
+def test_flag_wins_over_environment_and_file(tmp_path: Path) -> None:
+    """The first that is set wins: flag, then environment, then file."""
+    file = write(tmp_path, "port = 1\nhealth_port = 2\nmetrics_port = 3\n")
+    environment = {"SEQSERVE_PORT": "11", "SEQSERVE_HEALTH_PORT": "12"}
+    config = read_config({"port": 21}, file, environment)
+    assert (config.port, config.health_port, config.metrics_port) == (21, 12, 3)
+
+
+def test_values_are_read_by_their_type(tmp_path: Path) -> None:
+    """Texts of the environment become numbers, paths and booleans."""
+    environment = {
+        "SEQSERVE_MODELS": "store",
+        "SEQSERVE_REFLECTION": "false",
+        "SEQSERVE_DRAIN_SECONDS": "1.5",
+    }
+    config = read_config({}, write(tmp_path, 'log_level = "debug"'), environment)
+    found = (config.models, config.reflection, config.drain_seconds, config.log_level)
+    assert found == (Path("store"), False, 1.5, "debug")
+
+
+def test_process_environment_is_the_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without an environment of its own the call reads that of the process."""
+    monkeypatch.setenv("SEQSERVE_PORT", "4711")
+    assert read_config({}).port == 4711
+
+
+def test_unknown_settings_name_their_origin(tmp_path: Path) -> None:
+    """A misspelt flag, variable or key is refused under the name it was given by."""
+    file = write(tmp_path, "max_batch = 3")
+    assert refusal({"max_batch": 3}).startswith("--max-batch is no setting; there are: ")
+    assert refusal(file=file).startswith(f"max_batch in {file} is no setting; ")
+    assert refusal(environment={"SEQSERVE_MAX_BATCH": "3"}).startswith(
+        "SEQSERVE_MAX_BATCH is no setting; there are: drain_seconds, "
+    )
+
+
+def test_variables_of_others_are_left_alone() -> None:
+    """The client's variables, the file's name and other prefixes are not settings."""
+    environment = {
+        "SEQSERVE_TARGET": "server:1",
+        "SEQSERVE_TOKEN": "secret",
+        "SEQSERVE_CONFIG": "seqserve.toml",
+        "OTHER_PORT": "1",
+    }
+    assert read_config({}, None, environment) == ServerConfig()
+
+
+def test_client_variables_are_no_keys_of_the_file(tmp_path: Path) -> None:
+    """What the client reads from its environment stays unknown in the server's file."""
+    assert "token in " in refusal(file=write(tmp_path, 'token = "secret"'))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", 65536),
+        ("port", -1),
+        ("max_batch_size", 0),
+        ("max_batch_size", 1025),
+        ("max_batch_tokens", 0),
+        ("max_num_beams", 0),
+        ("max_request_seconds", 0),
+        ("drain_seconds", -1),
+        ("threads", "many"),
+        ("log_level", "loud"),
+        ("reflection", "perhaps"),
+    ],
+)
+def test_values_out_of_range_name_their_origin(name: str, value: object, tmp_path: Path) -> None:
+    """A bad value is refused with the flag, variable or key that set it."""
+    flag = f"--{name.replace('_', '-')}"
+    variable = f"SEQSERVE_{name.upper()}"
+    file = write(tmp_path, f"{name} = {value if isinstance(value, int) else repr(value)}")
+    assert refusal({name: value}).startswith(f"{flag}: Input should be ")
+    assert refusal(environment={variable: str(value)}).startswith(f"{variable}: Input should be ")
+    assert refusal(file=file).startswith(f"{name} in {file}: Input should be ")
+
+
+def test_overridden_value_is_not_checked() -> None:
+    """Only the value that wins counts; a bad one below it does no harm."""
+    assert read_config({"port": 1}, None, {"SEQSERVE_PORT": "none"}).port == 1
+
+
+def test_all_bad_values_are_told_at_once() -> None:
+    """One message lists every problem."""
+    message = refusal({"port": -1}, None, {"SEQSERVE_THREADS": "-2"})
+    assert "--port: " in message
+    assert "SEQSERVE_THREADS: " in message
+
+
+def test_more_beams_than_rows_are_refused() -> None:
+    """A beam search that no batch can hold is an error of the configuration."""
+    message = refusal({"max_num_beams": 9, "max_batch_size": 8})
+    assert "max_num_beams (9) exceeds max_batch_size (8)" in message
+    assert read_config({"max_num_beams": 8, "max_batch_size": 8}, None, {}).max_num_beams == 8
+
+
+def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
+    """An absent file, one that is not TOML and one that is not UTF-8 are refused by name."""
+    absent = tmp_path / "absent.toml"
+    assert refusal(file=absent) == f"{absent} cannot be read: No such file or directory"
+    broken = write(tmp_path, "port = = 1")
+    assert refusal(file=broken).startswith(f"{broken} is not TOML: ")
+    broken.write_bytes(b"host = '\xff'")
+    assert refusal(file=broken).startswith(f"{broken} is not TOML: ")

@@ -1,0 +1,125 @@
+"""Decoding options: layers, defaults, limits, and the field that a refusal names."""
+
+import math
+from typing import Any
+
+import pytest
+
+from fakes import make_generation_record
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError
+from seqserve.sequence import GenerateOptions
+from seqserve.servicers.options import resolve_options
+from seqserve.v1 import generation_pb2
+
+PATHS = ("options", "inputs[1].options")
+
+
+def resolve(*layers: dict[str, Any], **record: Any) -> GenerateOptions:
+    """Resolves options of the request, then of the input."""
+    messages = [generation_pb2.GenerateOptions(**layer) for layer in layers]
+    config = ServerConfig(max_num_beams=8)
+    return resolve_options(
+        list(zip(messages, PATHS, strict=False)), make_generation_record(**record), config
+    )
+
+
+def refusal(*layers: dict[str, Any]) -> tuple[str, str]:
+    """Field and message with which options are refused."""
+    with pytest.raises(InvalidRequestError) as caught:
+        resolve(*layers)
+    return caught.value.field, str(caught.value)
+
+
+def test_nothing_set_gives_the_defaults_of_the_model() -> None:
+    """The manifest's defaults are used where no layer says anything."""
+    assert resolve() == resolve({}, {}) == GenerateOptions(max_new_tokens=20)
+    assert resolve(num_beams=4, length_penalty=0.5) == GenerateOptions(
+        max_new_tokens=20, num_beams=4, length_penalty=0.5
+    )
+
+
+def test_every_option_is_passed_on() -> None:
+    """All fields of the message reach the search."""
+    values: dict[str, Any] = {
+        "max_new_tokens": 7,
+        "num_beams": 5,
+        "num_return_sequences": 3,
+        "length_penalty": -0.5,
+        "early_stopping": True,
+        "return_scores": True,
+        "return_token_log_probabilities": True,
+    }
+    fields = [field.name for field in generation_pb2.GenerateOptions.DESCRIPTOR.fields]
+    assert sorted(fields) == sorted(values)
+    assert resolve(values) == GenerateOptions(**values)
+
+
+def test_later_layers_override_earlier_ones() -> None:
+    """An input's own options win, field by field, also when set to false or zero."""
+    request = {"num_beams": 4, "early_stopping": True, "length_penalty": 2.0, "max_new_tokens": 9}
+    own = {"early_stopping": False, "length_penalty": 0.0, "max_new_tokens": 3}
+    assert resolve(request, own) == GenerateOptions(
+        max_new_tokens=3, num_beams=4, length_penalty=0.0, early_stopping=False
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("max_new_tokens", 0, "must be at least 1, but is 0"),
+        ("max_new_tokens", -(2**31), "must be at least 1, but is -2147483648"),
+        ("max_new_tokens", 51, "must be at most 50, but is 51"),
+        ("num_beams", 0, "must be at least 1, but is 0"),
+        ("num_beams", 9, "must be at most 8, but is 9"),
+        ("num_return_sequences", 0, "must be at least 1, but is 0"),
+        ("num_return_sequences", 5, "must be at most 4, but is 5"),
+        ("length_penalty", math.nan, "must be finite, but is nan"),
+        ("length_penalty", math.inf, "must be finite, but is inf"),
+        ("length_penalty", -math.inf, "must be finite, but is -inf"),
+    ],
+)
+def test_values_out_of_range_are_refused(name: str, value: float, rule: str) -> None:
+    """A refusal names the field where the value stands, the rule and the value."""
+    bad = {name: value}
+    good = {"num_beams": 4}
+    assert refusal(good | bad) == (f"options.{name}", f"`{name}` {rule}")
+    assert refusal(good, bad) == (f"inputs[1].options.{name}", f"`{name}` {rule}")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("max_new_tokens", 1), ("max_new_tokens", 50), ("num_beams", 8)]
+)
+def test_limits_themselves_are_allowed(name: str, value: int) -> None:
+    """Both ends of a range belong to it."""
+    assert getattr(resolve({name: value}), name) == value
+
+
+def test_overridden_value_is_not_checked() -> None:
+    """Only the value that counts must be right."""
+    assert resolve({"num_beams": 99}, {"num_beams": 2}).num_beams == 2
+
+
+@pytest.mark.parametrize("values", [{"length_penalty": 1.0}, {"early_stopping": False}])
+def test_beam_options_are_refused_for_greedy_search(values: dict[str, Any]) -> None:
+    """An option without effect is an error where it stands, even with its default value."""
+    (name,) = values
+    field, message = refusal(values)
+    assert field == f"options.{name}"
+    assert message.startswith(f"`{name}` has an effect on beam search only; ")
+    assert refusal(values, {"num_beams": 1})[0] == f"options.{name}"
+    assert refusal({"num_beams": 1}, values)[0] == f"inputs[1].options.{name}"
+    assert resolve(values, {"num_beams": 2}).num_beams == 2
+
+
+def test_more_answers_than_beams_are_refused() -> None:
+    """Greedy search has one answer; the input's own beams count, not the request's."""
+    assert refusal({"num_return_sequences": 2})[0] == "options.num_return_sequences"
+    field, message = refusal({"num_beams": 4, "num_return_sequences": 4}, {"num_beams": 2})
+    assert field == "options.num_return_sequences"
+    assert message == "`num_return_sequences` must be at most 2, but is 4"
+
+
+def test_default_beams_of_the_model_stay_within_the_server() -> None:
+    """A model's default may not make the server run more beams than it allows."""
+    assert resolve(num_beams=30).num_beams == 8

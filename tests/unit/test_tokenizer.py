@@ -1,0 +1,185 @@
+"""The tokenizer: truncation, offsets, and text that is streamed piece by piece."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from seqserve.errors import ModelFolderError
+from seqserve.tokenizer import TextStream, Tokenizer, TokenSpan
+
+WORDS = ["<pad>", "<s>", "</s>", "<unk>", "a", "b", "c", "d"]
+
+
+def make_words() -> Any:
+    """A tokenizer of words that puts special tokens around a text."""
+    tokenizer = tokenizers.Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>")
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.add_special_tokens(WORDS[:4])
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return tokenizer
+
+
+def make_bytes() -> Any:
+    """A tokenizer of single bytes: every character beyond ASCII is several tokens."""
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {character: index for index, character in enumerate(alphabet)}
+    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def save(tokenizer: Any, folder: Path) -> Tokenizer:
+    """The tokenizer as the server reads it."""
+    path = folder / "tokenizer.json"
+    tokenizer.save(str(path))
+    return Tokenizer(path)
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> Tokenizer:
+    """A tokenizer of words."""
+    return save(make_words(), tmp_path)
+
+
+@pytest.fixture(scope="session")
+def single_bytes(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer of bytes."""
+    return save(make_bytes(), tmp_path_factory.mktemp("bytes"))
+
+
+def test_encoding_adds_special_tokens(words: Tokenizer) -> None:
+    """A text gets its start and end token; decoding leaves them out again."""
+    assert words.encode("a b x") == [1, 4, 5, 3, 2]
+    assert words.decode([1, 4, 5, 2, 0]) == "a b"
+    assert (words.vocabulary_size, words.num_added_tokens) == (8, 2)
+
+
+@pytest.mark.parametrize(
+    ("max_length", "expected"),
+    [
+        (9, ([1, 4, 5, 6, 7, 2], 0)),
+        (6, ([1, 4, 5, 6, 7, 2], 0)),
+        (5, ([1, 4, 5, 6, 2], 1)),
+        (3, ([1, 4, 2], 3)),
+        (2, ([1, 2], 4)),
+    ],
+)
+def test_truncation_keeps_special_tokens(
+    max_length: int, expected: tuple[list[int], int], words: Tokenizer
+) -> None:
+    """Only tokens of the text are cut, at its end, and they are counted."""
+    assert words.encode_truncated("a b c d", max_length) == expected
+
+
+@given(text=st.text(max_size=20))
+def test_text_that_fits_is_encoded_as_ever(text: str, single_bytes: Tokenizer) -> None:
+    """Where nothing is cut, truncation changes nothing."""
+    assert single_bytes.encode_truncated(text, 1000) == (single_bytes.encode(text), 0)
+
+
+def test_spans_tell_where_tokens_stand(words: Tokenizer) -> None:
+    """Offsets count characters; special tokens are marked and take no room."""
+    assert words.spans("a  b") == [
+        TokenSpan(1, "<s>", 0, 0, True),
+        TokenSpan(4, "a", 0, 1, False),
+        TokenSpan(5, "b", 3, 4, False),
+        TokenSpan(2, "</s>", 0, 0, True),
+    ]
+
+
+def test_tokenizer_that_truncates_is_refused(tmp_path: Path) -> None:
+    """A limit baked into the file would cut texts without anybody being told."""
+    tokenizer = make_words()
+    tokenizer.enable_truncation(4)
+    with pytest.raises(ModelFolderError, match="cuts or pads texts by itself"):
+        save(tokenizer, tmp_path)
+
+
+def test_tokenizer_that_pads_is_refused(tmp_path: Path) -> None:
+    """Padding baked into the file would become part of the source."""
+    tokenizer = make_words()
+    tokenizer.enable_padding()
+    with pytest.raises(ModelFolderError, match="cuts or pads texts by itself"):
+        save(tokenizer, tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "no JSON"])
+def test_file_that_is_no_tokenizer_is_refused(content: str, tmp_path: Path) -> None:
+    """The message names the file."""
+    path = tmp_path / "tokenizer.json"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ModelFolderError) as caught:
+        Tokenizer(path)
+    assert str(caught.value).startswith(f"{path} is not a tokenizer: ")
+
+
+def test_absent_tokenizer_is_refused(tmp_path: Path) -> None:
+    """A file that does not exist is refused like one that cannot be read."""
+    with pytest.raises(ModelFolderError, match=r"absent\.json is not a tokenizer"):
+        Tokenizer(tmp_path / "absent.json")
+
+
+def stream(tokenizer: Tokenizer, ids: list[int], cuts: list[int]) -> list[str]:
+    """The pieces of text when ids come in portions of the given sizes, the rest last."""
+    text_stream = TextStream(tokenizer)
+    pieces, position = [], 0
+    for size in [*cuts, len(ids)]:
+        pieces.append(text_stream.push(ids[position : position + size]))
+        position += size
+    return [*pieces, text_stream.finish(tokenizer.decode(ids))]
+
+
+@settings(max_examples=100)
+@given(
+    text=st.text(alphabet=st.sampled_from("aé 日本𝄞👩‍🚀\n"), max_size=8),
+    cuts=st.lists(st.integers(0, 3), max_size=20),
+)
+def test_pieces_join_to_the_text(text: str, cuts: list[int], single_bytes: Tokenizer) -> None:
+    """Whatever the portions, the pieces are the text, and no character comes in halves."""
+    pieces = stream(single_bytes, single_bytes.encode(text), cuts)
+    assert "".join(pieces) == text
+    assert "\ufffd" not in "".join(pieces)
+
+
+@settings(max_examples=100)
+@given(ids=st.lists(st.integers(0, 255), max_size=12), cuts=st.lists(st.integers(0, 3), max_size=9))
+def test_pieces_join_even_if_bytes_are_no_text(
+    ids: list[int], cuts: list[int], single_bytes: Tokenizer
+) -> None:
+    """Bytes a model makes up may be no character; the pieces still join to the decoded text."""
+    assert "".join(stream(single_bytes, ids, cuts)) == single_bytes.decode(ids)
+
+
+def test_character_waits_for_its_last_byte(single_bytes: Tokenizer) -> None:
+    """The bytes of one character give nothing until the last of them is there."""
+    text_stream = TextStream(single_bytes)
+    pieces = [text_stream.push([token]) for token in single_bytes.encode("a👩b")]
+    assert pieces == ["a", "", "", "", "👩", "b"]
+
+
+def test_half_a_character_at_the_end_is_told_at_the_end(single_bytes: Tokenizer) -> None:
+    """If the last character never becomes complete, its replacement comes with the rest."""
+    ids = single_bytes.encode("aé")[:2]
+    assert stream(single_bytes, ids, []) == ["", "a\ufffd"]
+
+
+def test_words_come_with_the_space_before_them(words: Tokenizer) -> None:
+    """Spaces between words belong to the later piece; special tokens give no text."""
+    assert stream(words, [4, 5, 2, 0], [1, 1, 1]) == ["a", " b", "", "", ""]
+
+
+def test_decoder_that_strips_the_end_is_followed(tmp_path: Path) -> None:
+    """A decoder that treats the last token differently still gives pieces that join."""
+    tokenizer = tokenizers.Tokenizer(models.BPE({"a</w>": 0, "b": 1, "c</w>": 2}, []))
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    assert stream(save(tokenizer, tmp_path), [0, 1, 2], [1, 1]) == ["a", " b", "c", ""]
