@@ -30,16 +30,21 @@ def make_worker(engine: FakeEngine, **settings: Any) -> Worker:
 async def running(
     engine: FakeEngine, on_death: Callable[[], None] | None = None, **settings: Any
 ) -> AsyncIterator[Worker]:
-    """A started worker that has ended when the block is left."""
+    """A started worker that has ended, without a fault on the loop, when the block is left."""
     worker = make_worker(engine, **settings)
-    worker.start(asyncio.get_running_loop(), on_death)
+    loop = asyncio.get_running_loop()
+    faults: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: faults.append(context))
+    worker.start(loop, on_death)
     try:
         yield worker
     finally:
         engine.gate.set()
         worker.close()
         await asyncio.wait_for(worker.join(), PATIENCE_SECONDS)
+        await asyncio.sleep(0)  # what the worker handed over last
         assert not worker.is_alive
+        assert faults == []
 
 
 async def outcomes(futures: list[asyncio.Future[Any]]) -> list[Any]:
@@ -195,6 +200,18 @@ async def test_close_answers_what_was_submitted() -> None:
     assert {type(answer) for answer in answers} == {Generation}
 
 
+async def test_what_came_before_the_start_is_answered() -> None:
+    """A worker that was closed before its thread looked at the inbox still answers it."""
+    worker = make_worker(FakeEngine())
+    sequence, future = make_submission()
+    worker.submit([sequence])
+    worker.close()
+    worker.start(asyncio.get_running_loop())
+    (answer,) = await outcomes([future])
+    await asyncio.wait_for(worker.join(), PATIENCE_SECONDS)
+    assert isinstance(answer, Generation)
+
+
 async def test_idle_worker_ends_when_closed() -> None:
     """A worker that waits for work wakes up to end."""
     async with running(FakeEngine()) as worker:
@@ -251,14 +268,21 @@ async def test_streamed_tokens_come_in_order_before_the_answer() -> None:
 
 
 async def test_nothing_is_streamed_to_a_caller_who_left() -> None:
-    """After a cancel no more tokens are handed over."""
+    """A cancel in the middle of a step wins over the tokens and the answer of that step."""
     engine = FakeEngine()
-    engine.gate.clear()
+
+    def shut_after_encode(batch: Batch) -> list[Outcome]:
+        if batch.phase == "encode":
+            engine.gate.clear()
+        return run_plainly(batch)
+
+    engine.script = shut_after_encode
     story: list[list[int]] = []
     async with running(engine) as worker:
-        sequence, future = make_submission(on_tokens=story.append)
+        sequence, future = make_submission(max_new_tokens=1, on_tokens=story.append)
         worker.submit([sequence])
-        await arrival(engine)
+        while engine.batches != [("encode", 1), ("decode", 1)]:
+            await asyncio.sleep(0)
         future.cancel()
         engine.gate.set()
     assert story == []

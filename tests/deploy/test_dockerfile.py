@@ -1,0 +1,43 @@
+"""The image: ports, user and variables agree with the server, and no torch comes in."""
+
+import re
+from pathlib import Path
+
+from seqserve.config import PREFIX, ServerConfig
+
+ROOT = Path(__file__).parents[2]
+TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
+DEFAULTS = ServerConfig()
+
+
+def test_exposed_ports_are_the_servers() -> None:
+    """EXPOSE names the defaults."""
+    (ports,) = re.findall(r"^EXPOSE (.+)$", TEXT, re.MULTILINE)
+    expected = [DEFAULTS.port, DEFAULTS.health_port, DEFAULTS.metrics_port]
+    assert [int(port) for port in ports.split()] == expected
+
+
+def test_variables_are_settings() -> None:
+    """The server would refuse to start with any other."""
+    names = re.findall(rf"{PREFIX}(\w+)=", TEXT)
+    assert names
+    assert {name.lower() for name in names} <= set(ServerConfig.model_fields)
+
+
+def test_no_extra_is_installed_and_the_user_is_not_root() -> None:
+    """What is installed is the project itself, under the pins; it runs as 65532."""
+    installs = re.findall(r"pip install .+", TEXT)
+    assert len(installs) == 1
+    assert installs[0].split()[-2] == "."
+    assert "--constraint constraints.txt" in installs[0]
+    assert "[" not in installs[0]
+    assert re.search(r"^USER 65532:65532$", TEXT, re.MULTILINE)
+
+
+def test_copied_files_pass_the_ignore_file() -> None:
+    """Everything that is copied from the context is there, and let in."""
+    allowed = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8")
+    for line in re.findall(r"^COPY (?!--from)(.+)$", TEXT, re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists()
+            assert f"!{source}\n" in allowed

@@ -1,0 +1,86 @@
+"""The Kubernetes objects of the base agree with each other and with the server's settings."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from seqserve.config import PREFIX, ServerConfig
+from seqserve.server import MODEL_SERVICE
+
+BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base"
+DEFAULTS = ServerConfig()
+
+
+def read(name: str) -> dict[str, Any]:
+    """One object of the base."""
+    loaded: dict[str, Any] = yaml.safe_load((BASE / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture
+def pod() -> dict[str, Any]:
+    """The pod's specification."""
+    spec: dict[str, Any] = read("deployment.yaml")["spec"]["template"]["spec"]
+    return spec
+
+
+def test_every_file_is_listed() -> None:
+    """No object is left out of the kustomization, and none is missing."""
+    listed = set(read("kustomization.yaml")["resources"])
+    assert listed == {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
+
+
+def test_ports_are_the_servers(pod: dict[str, Any]) -> None:
+    """Container ports are the defaults that the server listens on; services name them."""
+    (container,) = pod["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {
+        "grpc": DEFAULTS.port,
+        "health": DEFAULTS.health_port,
+        "metrics": DEFAULTS.metrics_port,
+    }
+    for name in ("service.yaml", "service-headless.yaml"):
+        for port in read(name)["spec"]["ports"]:
+            assert port["port"] == ports[port["targetPort"]]
+
+
+def test_probes_use_the_health_port(pod: dict[str, Any]) -> None:
+    """Readiness asks for a service, liveness for the process; never on the main port."""
+    (container,) = pod["containers"]
+    probes = {kind: container[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness")}
+    expected = {"port": DEFAULTS.health_port, "service": MODEL_SERVICE}
+    assert probes == {"startup": expected, "readiness": expected}
+    assert container["livenessProbe"]["grpc"] == {"port": DEFAULTS.health_port}
+
+
+def test_grace_covers_sleep_drain_and_closing(pod: dict[str, Any]) -> None:
+    """The kubelet does not kill what is still draining."""
+    (container,) = pod["containers"]
+    variables = {entry["name"]: entry["value"] for entry in container["env"]}
+    sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    drain = float(variables[f"{PREFIX}DRAIN_SECONDS"])
+    assert pod["terminationGracePeriodSeconds"] >= sleep + drain + 5
+
+
+def test_variables_are_settings(pod: dict[str, Any]) -> None:
+    """The server would refuse to start with any other."""
+    (container,) = pod["containers"]
+    for entry in container["env"]:
+        assert entry["name"].removeprefix(PREFIX).lower() in ServerConfig.model_fields
+
+
+def test_pod_meets_the_restricted_standard(pod: dict[str, Any]) -> None:
+    """Not root, no capabilities, no token, nothing writable but /tmp."""
+    (container,) = pod["containers"]
+    assert pod["securityContext"]["runAsNonRoot"] is True
+    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert container["securityContext"] == {
+        "allowPrivilegeEscalation": False,
+        "readOnlyRootFilesystem": True,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert pod["automountServiceAccountToken"] is False
+    writable = [mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
+    assert writable == ["tmp"]
