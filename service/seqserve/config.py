@@ -80,7 +80,13 @@ class ServerConfig(pydantic.BaseModel):
     )
 
     @pydantic.model_validator(mode="after")
-    def _check_beams(self) -> Self:
+    def _check_limits(self) -> Self:
+        if self.max_inputs_per_request > self.max_outstanding:
+            # Such a request would be told to try again later, for ever.
+            raise ValueError(
+                f"max_inputs_per_request ({self.max_inputs_per_request}) exceeds "
+                f"max_outstanding ({self.max_outstanding})"
+            )
         if self.max_num_beams > self.max_batch_size:
             raise ValueError(
                 f"max_num_beams ({self.max_num_beams}) exceeds max_batch_size "

@@ -61,7 +61,7 @@ class GenerationRecord(_Record):
     max_new_tokens: _Count
     """Default; requests may set their own up to ``max_target_length``."""
     num_beams: _Count
-    length_penalty: float
+    length_penalty: Annotated[float, pydantic.Field(allow_inf_nan=False)]
 
     @pydantic.model_validator(mode="after")
     def _check_ranges(self) -> Self:
@@ -133,6 +133,8 @@ class Manifest(_Record):
             raise ValueError("task generate and section generation must come together")
         if (Task.EMBED in self.tasks) != (self.embedding is not None):
             raise ValueError("task embed and section embedding must come together")
+        if len(self.tasks) > 1:
+            raise ValueError("tasks of different graphs cannot be combined in one model")
         for name in self.file_names():
             if name not in self.files:
                 raise ValueError(f"{name} is used but not listed in files")

@@ -71,6 +71,11 @@ def test_variables_are_settings(pod: dict[str, Any]) -> None:
         assert entry["name"].removeprefix(PREFIX).lower() in ServerConfig.model_fields
 
 
+def test_services_do_not_leak_into_settings(pod: dict[str, Any]) -> None:
+    """Kubernetes' own SEQSERVE_PORT would be read as a setting."""
+    assert pod["enableServiceLinks"] is False
+
+
 def test_pod_meets_the_restricted_standard(pod: dict[str, Any]) -> None:
     """Not root, no capabilities, no token, nothing writable but /tmp."""
     (container,) = pod["containers"]

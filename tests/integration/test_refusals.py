@@ -172,9 +172,10 @@ async def test_malformed_bytes_are_an_invalid_argument(serving: MakeServer, data
 
 async def test_overload_is_refused_at_once_with_a_time_to_retry(serving: MakeServer) -> None:
     """Beyond ``max_outstanding`` nothing is queued; the refusal carries push-back."""
-    async with serving(max_outstanding=3) as running:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.generation.Generate(generate(inputs=[source([5])] * 4))
+    async with serving(max_outstanding=3, max_inputs_per_request=3) as running:
+        admission = running.registry.find("tiny", "", None).admission
+        with admission.admit(1), pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.generation.Generate(generate(inputs=[source([5])] * 3))
         accepted = await running.generation.Generate(generate(inputs=[source([5])] * 3))
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     trailers = dict(caught.value.trailing_metadata() or ())
