@@ -1,0 +1,1 @@
+"""Training recipes: from public data to a checkpoint that export takes."""
