@@ -1,0 +1,206 @@
+"""A gRPC server with canned answers, to test clients against."""
+
+from __future__ import annotations
+
+import threading
+from concurrent import futures
+from typing import Any, Self
+
+import grpc
+from google.protobuf import any_pb2
+from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_health.v1 import health, health_pb2_grpc
+
+from seqserve.v1 import (
+    encoding_pb2,
+    encoding_pb2_grpc,
+    generation_pb2,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
+
+
+class Refusal:
+    """A status to answer with instead of a result."""
+
+    def __init__(
+        self,
+        code: grpc.StatusCode,
+        message: str,
+        *details: error_details_pb2.BadRequest | error_details_pb2.RetryInfo,
+        pushback_milliseconds: int | None = None,
+    ) -> None:
+        self.code, self.message = code, message
+        packed = [any_pb2.Any() for _ in details]
+        for target, detail in zip(packed, details, strict=True):
+            target.Pack(detail)
+        status = status_pb2.Status(
+            code=code_pb2.Code.Value(code.name), message=message, details=packed
+        )
+        self.metadata: list[tuple[str, str | bytes]] = [
+            ("grpc-status-details-bin", status.SerializeToString()),
+            ("seqserve-request-id", "request-1"),
+        ]
+        if pushback_milliseconds is not None:
+            self.metadata.append(("grpc-retry-pushback-ms", str(pushback_milliseconds)))
+
+
+class FakeServer(
+    generation_pb2_grpc.GenerationServiceServicer,
+    encoding_pb2_grpc.EncodingServiceServicer,
+    model_pb2_grpc.ModelServiceServicer,
+):
+    """Answers every call; what came in is kept in ``requests`` and ``metadata``."""
+
+    def __init__(self) -> None:
+        self.requests: list[Any] = []
+        self.metadata: list[dict[str, str | bytes]] = []
+        self.refusals: list[Refusal] = []
+        """Answered first, one a call."""
+        self.hold: threading.Event | None = None
+        """Unary generation and streams wait for it, if set."""
+        self.cancelled = threading.Event()
+        """Set when a client leaves a stream."""
+        self._server = grpc.server(futures.ThreadPoolExecutor(4))
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, self._server)
+        encoding_pb2_grpc.add_EncodingServiceServicer_to_server(self, self._server)
+        model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), self._server)
+
+    @property
+    def target(self) -> str:
+        """Its address."""
+        return f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self.hold is not None:
+            self.hold.set()
+        self._server.stop(None).wait()
+
+    def _receive(self, request: Any, context: Any) -> None:
+        self.requests.append(request)
+        self.metadata.append(dict(context.invocation_metadata()))
+        if self.refusals:
+            refusal = self.refusals.pop(0)
+            context.set_trailing_metadata(refusal.metadata)
+            context.abort(refusal.code, refusal.message)
+
+    def Generate(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Echoes texts in upper case, two hypotheses for each."""
+        self._receive(request, context)
+        if self.hold is not None:
+            self.hold.wait(5)
+        return generation_pb2.GenerateResponse(
+            results=[make_result(one.text or "ids") for one in request.inputs],
+            model=model_pb2.ModelReference(name="fake", version="1"),
+        )
+
+    def GenerateStream(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Sends letter by letter."""
+        self._receive(request, context)
+        context.add_callback(self.cancelled.set)
+        for index, letter in enumerate(request.input.text.upper()):
+            piece = generation_pb2.GeneratePiece(text=letter, token_ids=[index])
+            yield generation_pb2.GenerateStreamResponse(piece=piece)
+            if self.hold is not None:
+                self.hold.wait(5)
+        result = make_result(request.input.text)
+        yield generation_pb2.GenerateStreamResponse(result=result)
+
+    def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Counts letters."""
+        self._receive(request, context)
+        return encoding_pb2.EmbedResponse(
+            embeddings=[
+                encoding_pb2.Embedding(values=[len(text), 1.0], token_count=len(text))
+                for text in request.inputs
+            ]
+        )
+
+    def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One of each kind."""
+        self._receive(request, context)
+        return model_pb2.ListModelsResponse(models=MODELS)
+
+    def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The first."""
+        self._receive(request, context)
+        return model_pb2.GetModelResponse(model=MODELS[0])
+
+    def Tokenize(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One token a letter."""
+        self._receive(request, context)
+        return model_pb2.TokenizeResponse(
+            tokenizations=[
+                model_pb2.Tokenization(
+                    tokens=[
+                        model_pb2.Token(
+                            id=ord(letter), text=letter, start_offset=index, end_offset=index + 1
+                        )
+                        for index, letter in enumerate(text)
+                    ]
+                )
+                for text in request.texts
+            ]
+        )
+
+    def Detokenize(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One letter a token."""
+        self._receive(request, context)
+        return model_pb2.DetokenizeResponse(
+            texts=["".join(map(chr, row.token_ids)) for row in request.sequences]
+        )
+
+
+MODELS = [
+    model_pb2.Model(
+        name="fake",
+        version="1",
+        tasks=[model_pb2.TASK_GENERATE],
+        family="transformer",
+        dtype="fp32",
+        max_source_length=9,
+        source_vocabulary_size=30,
+        max_inputs_per_request=256,
+        source="fake-source",
+        generation=model_pb2.GenerationSettings(
+            max_new_tokens=8, num_beams=1, max_target_length=9, max_num_beams=4
+        ),
+    ),
+    model_pb2.Model(
+        name="vectors",
+        version="2",
+        tasks=[model_pb2.TASK_EMBED],
+        embedding=model_pb2.EmbeddingSettings(embedding_size=2, pooling="mean", normalize=True),
+    ),
+]
+
+
+def make_result(text: str) -> generation_pb2.GenerateResult:
+    """Two hypotheses, the first with everything, the second bare."""
+    result = generation_pb2.GenerateResult(
+        hypotheses=[
+            generation_pb2.Hypothesis(
+                text=text.upper(),
+                token_ids=[5, 2],
+                score=-0.5,
+                token_log_probabilities=[-0.25, -0.25],
+                finish_reason=generation_pb2.FINISH_REASON_EOS,
+            ),
+            generation_pb2.Hypothesis(
+                text=text, token_ids=[6], finish_reason=generation_pb2.FINISH_REASON_LENGTH
+            ),
+        ],
+        source_token_count=len(text),
+        truncated_token_count=3 if text == "long" else 0,
+    )
+    result.timing.queue_duration.FromMilliseconds(1)
+    result.timing.encode_duration.FromMilliseconds(2)
+    result.timing.decode_duration.FromMilliseconds(3)
+    return result

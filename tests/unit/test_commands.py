@@ -1,0 +1,144 @@
+"""The command line, against a server with canned answers."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+
+from fake_server import FakeServer, Refusal
+from seqserve.__main__ import main
+from seqserve.config import ServerConfig
+
+
+@pytest.fixture
+def server() -> Iterator[FakeServer]:
+    """A running fake server."""
+    with FakeServer() as running:
+        yield running
+
+
+def run(server: FakeServer, *arguments: str, stdin: str | None = None) -> Result:
+    """Runs a command; the address comes from the environment."""
+    environment = {"SEQSERVE_TARGET": server.target, "SEQSERVE_TOKEN": "t"}
+    return CliRunner().invoke(main, arguments, input=stdin, env=environment)
+
+
+def test_generate_prints_one_hypothesis_a_line(server: FakeServer) -> None:
+    """Texts alone, so that they can be piped; the token comes from the environment."""
+    result = run(server, "generate", "--model", "fake", "ab", "c", "--num-beams", "2")
+    assert (result.exit_code, result.stdout) == (0, "AB\nab\nC\nc\n")
+    assert server.requests[0].options.num_beams == 2
+    assert server.metadata[0]["authorization"] == "Bearer t"
+
+
+def test_scores_come_before_texts(server: FakeServer) -> None:
+    """Score, tab, text; nothing where there is none."""
+    assert run(server, "generate", "--scores", "a").stdout == "-0.5000\tA\na\n"
+    assert server.requests[0].options.return_scores
+
+
+def test_inputs_are_read_from_standard_input(server: FakeServer) -> None:
+    """One a line, empty lines left out."""
+    assert run(server, "generate", stdin="ab\n\nc\n").stdout == "AB\nab\nC\nc\n"
+    assert run(server, "generate", "-", stdin="d\n").stdout == "D\nd\n"
+
+
+def test_no_input_at_all_is_wrong_usage(server: FakeServer) -> None:
+    """Exit code 2, as for every wrong usage."""
+    result = run(server, "generate", stdin="")
+    assert result.exit_code == 2
+    assert "give a text as an argument or lines on standard input" in result.stderr
+
+
+def test_json_has_every_field(server: FakeServer) -> None:
+    """One object a line."""
+    record = json.loads(run(server, "generate", "--json", "ab").stdout)
+    assert record["input"] == "ab"
+    assert record["hypotheses"][0]["token_ids"] == [5, 2]
+    assert record["timing"]["decode_seconds"] == 0.003
+
+
+def test_stream_prints_pieces(server: FakeServer) -> None:
+    """Joined as they come."""
+    assert run(server, "generate", "--stream", "abc").stdout == "ABC\n"
+
+
+def test_truncation_is_noted(server: FakeServer) -> None:
+    """On standard error, so that the output stays clean."""
+    result = run(server, "generate", "--truncate", "long")
+    assert result.stderr == "note: 3 tokens of the input were cut\n"
+
+
+def test_refusal_is_one_line_and_exit_1(server: FakeServer) -> None:
+    """No traceback."""
+    server.refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "`x` is wrong")]
+    result = run(server, "generate", "a")
+    assert (result.exit_code, result.stderr) == (1, "error: INVALID_ARGUMENT: `x` is wrong\n")
+
+
+def test_unreachable_server_is_named_with_a_hint() -> None:
+    """The reader learns what to do."""
+    arguments = ["models", "--target", "127.0.0.1:1", "--timeout", "0.5"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("error: ")
+    assert result.stderr.count("\n") == 1
+
+
+def test_embed_prints_or_writes_vectors(server: FakeServer, tmp_path: Path) -> None:
+    """An array a line, an object with --json, or a .npy file."""
+    assert run(server, "embed", "abc").stdout == "[3.0, 1.0]\n"
+    record = json.loads(run(server, "embed", "--json", "abc").stdout)
+    assert record == {
+        "input": "abc",
+        "values": [3.0, 1.0],
+        "token_count": 3,
+        "truncated_token_count": 0,
+    }
+    path = tmp_path / "vectors.npy"
+    assert run(server, "embed", "abc", "d", "--output", str(path)).exit_code == 0
+    assert np.load(path).tolist() == [[3.0, 1.0], [1.0, 1.0]]
+
+
+def test_similarities_are_a_table(server: FakeServer) -> None:
+    """With ones on the diagonal."""
+    output = run(server, "embed", "--similarity", "abc", "d").stdout
+    assert output.count("1.000") == 2
+    assert output.count("0.894") == 2
+
+
+def test_models_lists_tasks_and_limits(server: FakeServer) -> None:
+    """As a table, or as JSON."""
+    output = run(server, "models").stdout
+    assert "fake" in output
+    assert "vectors" in output
+    records = [json.loads(line) for line in run(server, "models", "--json").stdout.splitlines()]
+    assert [record["tasks"] for record in records] == [["generate"], ["embed"]]
+    assert [record["embedding_size"] for record in records] == [None, 2]
+
+
+def test_tokenize_prints_tokens_with_ids(server: FakeServer) -> None:
+    """Separated by spaces."""
+    assert run(server, "tokenize", "ab").stdout == "a:97 b:98\n"
+
+
+def test_serve_has_a_flag_for_every_setting() -> None:
+    """With its default in the help."""
+    output = CliRunner().invoke(main, ["serve", "--help"]).stdout
+    for name, field in ServerConfig.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in output
+        assert str(field.default) in output
+
+
+def test_unknown_setting_in_the_file_is_one_line(tmp_path: Path) -> None:
+    """It names the key and the file."""
+    path = tmp_path / "seqserve.toml"
+    path.write_text("prot = 1\n", encoding="utf-8")
+    result = CliRunner().invoke(main, ["serve"], env={"SEQSERVE_CONFIG": str(path)})
+    assert result.exit_code == 2
+    assert result.stderr.startswith(f"error: prot in {path} is no setting; there are: ")
+    assert result.stderr.count("\n") == 1
