@@ -7,6 +7,7 @@ file                      content
 ``model.safetensors``     the weights, fp32 or fp16; tied tensors are stored once
 ``tokenizer.json``        source tokenizer of the ``tokenizers`` library
 ``target_tokenizer.json`` target tokenizer, when it is another one
+``samples.txt``           texts to verify an export with, one a line; optional
 ``README.md``             the model card
 ========================  ==========================================================
 """
@@ -29,6 +30,7 @@ FORMAT = "seqserve-transformer/1"
 CONFIG_FILE = "config.json"
 SOURCE_TOKENIZER_FILE = "tokenizer.json"
 TARGET_TOKENIZER_FILE = "target_tokenizer.json"
+SAMPLES_FILE = "samples.txt"
 
 _Config = TypeVar("_Config")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from seqserve_export.checkpoint import (
     CONFIG_FILE,
     FORMAT,
+    SAMPLES_FILE,
     SOURCE_TOKENIZER_FILE,
     TARGET_TOKENIZER_FILE,
     load_checkpoint,
@@ -15,9 +16,6 @@ from seqserve_export.json_file import read_json_object
 from seqserve_export.sentence_folder import MODULES_FILE, read_sentence_folder
 from seqserve_export.source import GenerationSource, Source
 from seqserve_export.tokenizer_file import read_tokenizer
-
-SAMPLES_FILE = "samples.txt"
-"""Optional: sources to verify a checkpoint of ours with, one a line."""
 
 
 def read_source_folder(folder: Path, *, is_pickle_allowed: bool) -> Source:

@@ -255,9 +255,13 @@ def test_shipped_folder_loads_and_has_a_card(tmp_path: Path) -> None:
         "README.md",
         "config.json",
         "model.safetensors",
+        "samples.txt",
         "target_tokenizer.json",
         "tokenizer.json",
     }
+    assert (out / "samples.txt").read_text(encoding="utf-8").split() == [
+        next(iter(recipe.split.valid))
+    ]
     card = (out / "README.md").read_text(encoding="utf-8")
     assert "| greedy |" in card
     assert "after 1 epochs: PER" in output.getvalue()

@@ -41,8 +41,9 @@ def test_generation_is_parsed_whole(server: FakeServer) -> None:
 
 def test_unset_options_stay_unset(server: FakeServer) -> None:
     """The model's defaults apply to what the caller does not name."""
+    inputs: list[str | list[int]] = ["a", [4, 5]]
     with Client(server.target) as client:
-        client.generate(["a", [4, 5]], model="m", version="2", truncate=True, num_beams=3)
+        client.generate(inputs, model="m", version="2", truncate=True, num_beams=3)
     (request,) = server.requests
     assert [field.name for field, _ in request.options.ListFields()] == ["num_beams"]
     assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)

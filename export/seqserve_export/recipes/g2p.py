@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from tokenizers import Tokenizer
 
-from seqserve_export.checkpoint import load_checkpoint
+from seqserve_export.checkpoint import SAMPLES_FILE, load_checkpoint
 from seqserve_export.recipes.evaluation import evaluate
 from seqserve_export.recipes.model_card import Results, write_model_card
 from seqserve_export.recipes.pronunciation_batch import make_examples
@@ -39,6 +39,7 @@ from seqserve_export.recipes.trainer import Trainer, TrainingConfig
 from seqserve_export.transformer import Transformer
 
 _NUM_TEST, _NUM_VALID = 6000, 2500
+_VALID_WORDS_PER_SAMPLE = 60
 _CARD_BEAMS = (1, 4)
 _CARD_WORD = "onomatopoeia"
 
@@ -93,6 +94,7 @@ class Recipe:
                 )
             )
         trainer.use_averages(lambda _: write_checkpoint(model, source, target, out))
+        write_samples(list(self.split.valid)[::_VALID_WORDS_PER_SAMPLE], out)
         self._write_card(trainer, source, target, out)
 
     def make_target_tokenizer(self) -> Tokenizer:
@@ -135,8 +137,13 @@ class Recipe:
         self.console.print(text, highlight=False, soft_wrap=True)
 
 
+def write_samples(words: list[str], out: Path) -> None:
+    """Writes the words that export compares torch and ONNX on."""
+    (out / SAMPLES_FILE).write_text("\n".join(words) + "\n", encoding="utf-8")
+
+
 @click.command(name="g2p", context_settings={"show_default": True})
-@click.option("--epochs", default=26, help="Epochs of the schedule; each word once an epoch.")
+@click.option("--epochs", default=40, help="Epochs of the schedule; each word once an epoch.")
 @click.option(
     "--max-minutes",
     default=0.0,
