@@ -20,11 +20,26 @@ from tiny_sentence_folder import make_tiny_sentence_folder
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with ``tiny/1``, an encoder-decoder, and ``sentence/1``, an encoder."""
+    """A store with ``tiny/1``, ``long/1`` (encoder-decoders) and ``sentence/1`` (an encoder).
+
+    ``long`` has relative positions and reads and writes more than the first capacity of the cache.
+    """
     torch.set_num_threads(1)
     sources = tmp_path_factory.mktemp("sources")
     store = tmp_path_factory.mktemp("store")
     export_model(make_tiny_checkpoint(sources / "tiny", 8), store, name="tiny")
+    export_model(
+        make_tiny_checkpoint(
+            sources / "long",
+            5,
+            positions="relative",
+            norm="rms",
+            max_source_length=300,
+            max_target_length=200,
+        ),
+        store,
+        name="long",
+    )
     export_model(make_tiny_sentence_folder(sources / "sentence", 1), store, name="sentence")
     return store
 

@@ -22,10 +22,10 @@ def make_inputs(count: int, seed: int) -> list[generation_pb2.GenerateInput]:
 
 
 async def generate(
-    running: RunningServer, inputs: list[generation_pb2.GenerateInput]
+    running: RunningServer, inputs: list[generation_pb2.GenerateInput], model: str = "tiny"
 ) -> list[list[bytes]]:
     """Hypotheses of each input as bytes, so that equality is equality of every bit."""
-    request = generation_pb2.GenerateRequest(model_name="tiny", inputs=inputs)
+    request = generation_pb2.GenerateRequest(model_name=model, inputs=inputs)
     response = await running.generation.Generate(request)
     return [
         [hypothesis.SerializeToString(deterministic=True) for hypothesis in result.hypotheses]
@@ -54,6 +54,28 @@ async def test_result_is_the_same_with_two_threads_and_small_batches(serving: Ma
         expected = await generate(running, inputs)
     async with serving(threads=2, max_batch_size=5, max_num_beams=5, max_batch_tokens=40) as other:
         assert await generate(other, inputs) == expected
+
+
+async def test_growing_cache_changes_nothing(serving: MakeServer) -> None:
+    """Short ones that run while a long one makes the cache grow, twice, give the same bits."""
+    rng = random.Random(4)
+    inputs = [
+        source(
+            [rng.randrange(4, 30) for _ in range(length)],
+            max_new_tokens=200 if length == 290 else rng.randrange(20, 120),
+            num_beams=rng.choice([1, 1, 3]),
+        )
+        for length in [5, 9, 290, 3, 12, 70, 130, 7, 1, 40]
+    ]
+    async with serving() as running:
+        together = await generate(running, inputs, "long")
+        longest = generation_pb2.Hypothesis.FromString(
+            max((hypotheses[0] for hypotheses in together), key=len)
+        )
+    assert len(longest.token_ids) > 128  # two doublings of the first capacity, 64
+    for index in rng.sample(range(len(inputs)), len(inputs)):
+        async with serving() as running:
+            assert await generate(running, [inputs[index]], "long") == [together[index]]
 
 
 async def test_stream_pieces_join_to_the_result(serving: MakeServer) -> None:
@@ -100,7 +122,7 @@ async def test_timing_accounts_for_every_phase(serving: MakeServer) -> None:
     """Queue, encode and decode times are reported and positive."""
     async with serving() as running:
         reply = await running.generation.Generate(
-            generation_pb2.GenerateRequest(inputs=[source([5, 6, 1])])
+            generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])])
         )
     timing = reply.results[0].timing
     for duration in (timing.queue_duration, timing.encode_duration, timing.decode_duration):
@@ -112,6 +134,7 @@ async def test_request_options_are_overridden_by_those_of_an_input(serving: Make
     async with serving() as running:
         reply = await running.generation.Generate(
             generation_pb2.GenerateRequest(
+                model_name="tiny",
                 inputs=[source([5, 6, 1], num_beams=3), source([5, 6, 1])],
                 options=generation_pb2.GenerateOptions(num_beams=2, num_return_sequences=2),
             )

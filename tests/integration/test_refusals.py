@@ -118,7 +118,7 @@ async def test_unknown_model_version_and_task_are_told_apart(serving: MakeServer
         calls: list[tuple[Awaitable[object], str]] = [
             (
                 running.generation.Generate(generate(model_name="nope", inputs=[source([5])])),
-                "NOT_FOUND: there is no model 'nope'; there are: sentence, tiny",
+                "NOT_FOUND: there is no model 'nope'; there are: long, sentence, tiny",
             ),
             (
                 running.generation.Generate(generate(model_version="7", inputs=[source([5])])),
@@ -134,7 +134,7 @@ async def test_unknown_model_version_and_task_are_told_apart(serving: MakeServer
             ),
             (
                 running.model.GetModel(model_pb2.GetModelRequest()),
-                "NOT_FOUND: `model_name` is empty, but the models are: sentence, tiny",
+                "NOT_FOUND: `model_name` is empty, but the models are: long, sentence, tiny",
             ),
         ]
         for call, expected in calls:
