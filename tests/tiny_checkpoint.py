@@ -18,7 +18,8 @@ from seqserve_export.checkpoint import (
     GenerationConfig,
     save_checkpoint,
 )
-from seqserve_export.transformer import Transformer, TransformerConfig
+from seqserve_export.transformer import Transformer
+from seqserve_export.transformer_config import TransformerConfig
 
 PAD_TOKEN_ID = 0
 EOS_TOKEN_ID = 1

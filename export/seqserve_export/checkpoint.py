@@ -23,7 +23,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from seqserve_export.errors import CheckpointError
-from seqserve_export.transformer import Transformer, TransformerConfig
+from seqserve_export.transformer import Transformer
+from seqserve_export.transformer_config import TransformerConfig
 from seqserve_export.weights import WEIGHTS_FILE, assign_weights, read_safetensors
 
 FORMAT = "seqserve-transformer/1"

@@ -13,7 +13,8 @@ import dataclasses
 import torch
 from torch import Tensor, nn
 
-from seqserve_export.transformer import BlockConfig, Embedding, Encoder
+from seqserve_export.transformer import Embedding, Encoder
+from seqserve_export.transformer_config import BlockConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from seqserve_export.transformer import BlockConfig
+    from seqserve_export.transformer_config import BlockConfig
 
 
 def sinusoidal_table(num_positions: int, size: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 
 from seqserve_export.recipes.evaluation import PronunciationScore
 from seqserve_export.recipes.trainer import TrainingConfig
-from seqserve_export.transformer import TransformerConfig
+from seqserve_export.transformer_config import TransformerConfig
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,8 @@ from seqserve_export.checkpoint import (
 )
 from seqserve_export.recipes.decoding import decode_all
 from seqserve_export.recipes.pronunciation_tokenizer import END_ID, PAD_ID, START_ID
-from seqserve_export.transformer import Transformer, TransformerConfig
+from seqserve_export.transformer import Transformer
+from seqserve_export.transformer_config import TransformerConfig
 
 NAME = "g2p-en"
 GENERATION = GenerationConfig(
