@@ -18,7 +18,7 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, NamedTuple
 
 import click
 import numpy as np
@@ -64,11 +64,11 @@ def main(store: Path, stay_up: bool) -> None:
     try:
         export_models(store, console)
         ports = {"port": 50051, "health-port": 50052, "metrics-port": 9090} if stay_up else {}
-        with running_server(store, ports, console) as target, Client(target) as client:
+        with running_server(store, ports, console) as server, Client(server.target) as client:
             pronounce(client, console)
             compare(client, console)
             if stay_up:
-                stay(target, console)
+                stay(server, console)
     except CallError as error:
         console.print(f"[red]error:[/] a call failed: {error}")
         sys.exit(1)
@@ -126,9 +126,16 @@ def sentence_folder() -> Path:
     return modules[0].parent
 
 
+class RunningServer(NamedTuple):
+    """A server in a process of its own."""
+
+    target: str
+    process: subprocess.Popen[str]
+
+
 @contextlib.contextmanager
-def running_server(store: Path, ports: dict[str, int], console: Console) -> Iterator[str]:
-    """Runs ``seqserve serve`` in a process of its own; yields its address.
+def running_server(store: Path, ports: dict[str, int], console: Console) -> Iterator[RunningServer]:
+    """Runs ``seqserve serve`` until the context ends.
 
     Raises:
         DemoError: It does not get ready, or does not stop cleanly.
@@ -153,7 +160,7 @@ def running_server(store: Path, ports: dict[str, int], console: Console) -> Iter
             process.wait(_STOP_SECONDS)
             raise DemoError("the server did not start:\n" + "".join(errors))
         console.print(f"{line.strip()} ({time.monotonic() - started_at:.1f} s)")
-        yield match[1]
+        yield RunningServer(match[1], process)
     finally:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
@@ -216,8 +223,9 @@ def compare(client: Client, console: Console) -> None:
     console.print(table)
 
 
-def stay(target: str, console: Console) -> None:
-    """Waits for Ctrl-C."""
+def stay(server: RunningServer, console: Console) -> None:
+    """Waits for Ctrl-C, or for the server to end by itself."""
+    target = server.target
     console.print(
         f"serving on {target}; in another shell:\n"
         '  .venv/bin/seqserve generate --model g2p-en "onomatopoeia"\n'
@@ -228,7 +236,7 @@ def stay(target: str, console: Console) -> None:
         highlight=False,
     )
     with contextlib.suppress(KeyboardInterrupt):
-        signal.pause()
+        server.process.wait()
 
 
 if __name__ == "__main__":

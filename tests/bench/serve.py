@@ -50,8 +50,10 @@ def main() -> None:
     os.chdir(ROOT)
     export_models(arguments.store, console)
     words, sentences = make_words(), make_sentences()
-    with running_server(arguments.store, {}, console) as target, Client(target) as client:
-        (server,) = psutil.Process().children()
+    with (
+        running_server(arguments.store, {}, console) as server,
+        Client(server.target) as client,
+    ):
         decode_words = make_torch_decoder()
         sides: dict[str, Callable[[], float]] = {
             "generate_seqserve": lambda: generate(client, words),
@@ -69,7 +71,7 @@ def main() -> None:
             lambda word: client.generate(word, model="g2p-en"), words[:100]
         )
         torch_latencies = measure_latencies(lambda word: decode_words([word]), words[:100])
-        resident_bytes = server.memory_info().rss
+        resident_bytes = psutil.Process(server.process.pid).memory_info().rss
     report(console, seconds, latencies, torch_latencies, resident_bytes, arguments.rounds)
 
 
