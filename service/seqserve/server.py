@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
+from types import FrameType
 
 import grpc
 import prometheus_client
@@ -123,8 +124,15 @@ class Server:
     async def run(self) -> int:
         """Serves until SIGTERM or SIGINT, or until a worker is lost; returns the exit code."""
         loop = asyncio.get_running_loop()
+
+        def on_signal(number: int, frame: FrameType | None) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(self.request_stop, number)
+
+        # Not the loop's own handlers: those end with the loop, and a second signal that arrives
+        # while the process is on its way out would then turn its exit code into a failure.
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.request_stop, number)
+            signal.signal(number, on_signal)
         await self._stop_requested.wait()
         await self.stop()
         return self.exit_code
