@@ -148,7 +148,16 @@ def running_server(store: Path, ports: dict[str, int], console: Console) -> Iter
         command += [f"--{name}", str(ports.get(name, 0))]
     console.rule("serving")
     started_at = time.monotonic()
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Ctrl-C is for this process, which then stops the server: with one signal, not two.
+        process_group=0,
+    )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     assert process.stdout is not None
     assert process.stderr is not None
     errors: deque[str] = deque(maxlen=20)

@@ -117,7 +117,7 @@ async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> Non
         assert second.status == health_pb2.HealthCheckResponse.NOT_SERVING
         replies = await asyncio.gather(*calls)
     assert [len(reply.results) for reply in replies] == [20] * 10
-        process.send_signal(signal.SIGTERM)  # an impatient second one changes nothing
+    process.send_signal(signal.SIGTERM)  # an impatient second one changes nothing
     _, errors = await asyncio.to_thread(process.communicate, timeout=20)
     assert process.returncode == 0, errors
 
