@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from concurrent import futures
 from typing import Any, Self
 
@@ -51,23 +52,27 @@ class FakeServer(
     encoding_pb2_grpc.EncodingServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
 ):
-    """Answers every call; what came in is kept in ``requests`` and ``metadata``."""
+    """Answers every call; what came in is kept in ``requests``, ``metadata`` and ``arrivals``."""
 
     def __init__(self) -> None:
         self.requests: list[Any] = []
         self.metadata: list[dict[str, str | bytes]] = []
+        self.arrivals: list[float] = []
+        """When each call came in, on the monotonic clock."""
         self.refusals: list[Refusal] = []
         """Answered first, one a call."""
         self.hold: threading.Event | None = None
         """Unary generation and streams wait for it, if set."""
         self.cancelled = threading.Event()
         """Set when a client leaves a stream."""
+        self.health = health.HealthServicer()
+        """Says SERVING for the server itself; ``set`` changes it."""
         self._server = grpc.server(futures.ThreadPoolExecutor(4))
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, self._server)
         encoding_pb2_grpc.add_EncodingServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(health.HealthServicer(), self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
 
     @property
     def target(self) -> str:
@@ -84,6 +89,7 @@ class FakeServer(
         self._server.stop(None).wait()
 
     def _receive(self, request: Any, context: Any) -> None:
+        self.arrivals.append(time.monotonic())
         self.requests.append(request)
         self.metadata.append(dict(context.invocation_metadata()))
         if self.refusals:

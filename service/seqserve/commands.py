@@ -12,6 +12,7 @@ import click
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from seqserve.client import CallError, Client, Embeddings, GenerateOptions, Generation
 
@@ -215,7 +216,13 @@ def embed(
             texts, model=call.model, version=call.version, normalize=normalize, truncate=truncate
         )
     if output is not None:
-        np.save(output, embeddings.vectors)
+        try:
+            # Given a name, numpy would append .npy to it.
+            with output.open("wb") as file:
+                np.save(file, embeddings.vectors)
+        except OSError as error:
+            click.echo(f"error: {output} cannot be written: {error.strerror}", err=True)
+            sys.exit(1)
         click.echo(f"wrote {len(texts)} vectors to {output}")
     elif similarity:
         _print_similarities(texts, embeddings)
@@ -239,7 +246,8 @@ def _print_similarities(texts: list[str], embeddings: Embeddings) -> None:
     unit = embeddings.vectors / np.linalg.norm(embeddings.vectors, axis=1, keepdims=True)
     table = Table("", *(str(number + 1) for number in range(len(texts))))
     for number, (text, row) in enumerate(zip(texts, unit @ unit.T, strict=True)):
-        table.add_row(f"{number + 1} {text}", *(f"{value:.3f}" for value in row))
+        # Text: rich would read markup in a string.
+        table.add_row(Text(f"{number + 1} {text}"), *(f"{value:.3f}" for value in row))
     Console().print(table)
 
 

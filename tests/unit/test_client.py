@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from google.protobuf import duration_pb2
 from google.rpc import error_details_pb2
+from grpc_health.v1 import health_pb2
 
 from fake_server import FakeServer, Refusal
 from seqserve.client import AsyncClient, CallError, Client, Piece, Timing
@@ -226,3 +227,53 @@ def test_unreachable_server_is_unavailable_and_not_ready() -> None:
         with pytest.raises(CallError) as caught:
             client.list_models()
     assert caught.value.code == "UNAVAILABLE"
+
+
+def test_short_pushback_beats_the_backoff(server: FakeServer) -> None:
+    """Three retries come when the server said, long before the back-off would let them."""
+    server.refusals = [
+        Refusal(grpc.StatusCode.RESOURCE_EXHAUSTED, "full", pushback_milliseconds=30)
+    ] * 3
+    with Client(server.target) as client:
+        assert client.generate("a")[0].text == "A"
+    assert len(server.arrivals) == 4
+    # The back-off would have been 0.1 + 0.2 + 0.4 s, less a fifth.
+    assert 0.08 <= server.arrivals[-1] - server.arrivals[0] < 0.5
+
+
+def test_timeout_of_zero_is_a_timeout(server: FakeServer) -> None:
+    """Only None means the client's own deadline."""
+    server.hold = threading.Event()
+    with Client(server.target, timeout_seconds=30) as client:
+        with pytest.raises(CallError, match="DEADLINE_EXCEEDED"):
+            client.generate("a", timeout_seconds=0)
+        with pytest.raises(CallError, match="DEADLINE_EXCEEDED"):
+            list(client.generate_stream("a", timeout_seconds=0))
+
+
+def test_clients_own_deadline_holds_for_streams(server: FakeServer) -> None:
+    """It bounds the whole stream, which then has no result."""
+    server.hold = threading.Event()
+    with Client(server.target, timeout_seconds=0.1) as client:
+        with pytest.raises(CallError) as caught, client.generate_stream("ab") as stream:
+            list(stream)
+        with pytest.raises(RuntimeError):
+            _ = stream.result
+    assert caught.value.code == "DEADLINE_EXCEEDED"
+
+
+def test_server_says_whether_it_is_ready(server: FakeServer) -> None:
+    """SERVING is ready; NOT_SERVING and a service it does not know are not."""
+    serving, not_serving = (
+        health_pb2.HealthCheckResponse.SERVING,
+        health_pb2.HealthCheckResponse.NOT_SERVING,
+    )
+    server.health.set("embedding", not_serving)
+    with Client(server.target) as client:
+        assert client.is_ready()
+        assert not client.is_ready("embedding")
+        assert not client.is_ready("unknown")
+        server.health.set("", not_serving)
+        server.health.set("embedding", serving)
+        assert not client.is_ready()
+        assert client.is_ready("embedding")

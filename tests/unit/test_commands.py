@@ -142,3 +142,148 @@ def test_unknown_setting_in_the_file_is_one_line(tmp_path: Path) -> None:
     assert result.exit_code == 2
     assert result.stderr.startswith(f"error: prot in {path} is no setting; there are: ")
     assert result.stderr.count("\n") == 1
+
+
+def test_unavailable_comes_with_a_hint(server: FakeServer) -> None:
+    """The address, and how to start a server; no traceback."""
+    server.refusals = [Refusal(grpc.StatusCode.UNAVAILABLE, "gone", pushback_milliseconds=-1)]
+    result = run(server, "models")
+    assert result.exit_code == 1
+    assert result.stderr == (
+        f"error: UNAVAILABLE: gone (is a server at {server.target}? "
+        "start one with: seqserve serve)\n"
+    )
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_flags_win_over_variables(server: FakeServer) -> None:
+    """For the address and for the token."""
+    arguments = ["models", "--target", server.target, "--token", "flag"]
+    environment = {"SEQSERVE_TARGET": "127.0.0.1:1", "SEQSERVE_TOKEN": "variable"}
+    assert CliRunner().invoke(main, arguments, env=environment).exit_code == 0
+    assert server.metadata[0]["authorization"] == "Bearer flag"
+
+
+def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
+    """Zero and --no-... are given; what is absent stays unset."""
+    run(server, "generate", "a")
+    run(
+        server,
+        *("generate", "a", "--model", "m", "--version", "2", "--truncate"),
+        *("--max-new-tokens", "5", "--num-return-sequences", "2"),
+        *("--length-penalty", "0", "--no-early-stopping"),
+    )
+    bare, full = server.requests
+    assert not bare.options.ListFields()
+    assert {field.name: value for field, value in full.options.ListFields()} == {
+        "max_new_tokens": 5,
+        "num_return_sequences": 2,
+        "length_penalty": 0.0,
+        "early_stopping": False,
+    }
+    assert (full.model_name, full.model_version, full.truncate) == ("m", "2", True)
+
+
+def test_normalize_is_sent_if_given(server: FakeServer) -> None:
+    """Without the flag the model decides."""
+    for flags in ([], ["--normalize"], ["--no-normalize"]):
+        assert run(server, "embed", "a", *flags).exit_code == 0
+    sent = [one.normalize if one.HasField("normalize") else None for one in server.requests]
+    assert sent == [None, True, False]
+
+
+@pytest.mark.parametrize("command", ["generate", "embed", "tokenize"])
+def test_blank_input_is_wrong_usage(server: FakeServer, command: str) -> None:
+    """Exit code 2 before any call, for every command that reads inputs."""
+    for arguments in ([command], [command, "-"]):
+        result = run(server, *arguments, stdin="\n \n")
+        assert result.exit_code == 2
+        assert "give a text as an argument or lines on standard input" in result.stderr
+    assert not server.requests
+
+
+def test_each_input_streams_on_its_own_line(server: FakeServer) -> None:
+    """In the order of the inputs."""
+    assert run(server, "generate", "--stream", "ab", "c").stdout == "AB\nC\n"
+    assert [request.input.text for request in server.requests] == ["ab", "c"]
+
+
+def test_json_stream_is_one_piece_a_line(server: FakeServer) -> None:
+    """Text and ids of each piece."""
+    output = run(server, "generate", "--stream", "--json", "ab").stdout
+    assert [json.loads(line) for line in output.splitlines()] == [
+        {"text": "A", "token_ids": [0]},
+        {"text": "B", "token_ids": [1]},
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["generate", "--stream", "a"], ["embed", "a"], ["models"]])
+def test_every_command_ends_a_refused_call_alike(server: FakeServer, arguments: list[str]) -> None:
+    """One line on standard error, nothing on standard output, exit code 1."""
+    server.refusals = [Refusal(grpc.StatusCode.UNAUTHENTICATED, "no token")]
+    result = run(server, *arguments)
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == "error: UNAUTHENTICATED: no token\n"
+    assert isinstance(result.exception, SystemExit)
+
+
+def test_text_outside_ascii_stays_readable(server: FakeServer) -> None:
+    """JSON is not escaped."""
+    assert '"input": "größe"' in run(server, "generate", "--json", "größe").stdout
+    assert '"text": "ö"' in run(server, "tokenize", "--json", "ö").stdout
+
+
+def test_vectors_are_written_under_the_given_name(server: FakeServer, tmp_path: Path) -> None:
+    """The name is taken as it is, and the message names the file that is there."""
+    path = tmp_path / "vectors"
+    result = run(server, "embed", "abc", "--output", str(path))
+    assert result.stdout == f"wrote 1 vectors to {path}\n"
+    assert [one.name for one in tmp_path.iterdir()] == ["vectors"]
+    assert np.load(path).tolist() == [[3.0, 1.0]]
+
+
+def test_vectors_that_cannot_be_written_are_one_line(server: FakeServer, tmp_path: Path) -> None:
+    """Exit code 1 and the reason, no traceback."""
+    path = tmp_path / "absent" / "vectors.npy"
+    result = run(server, "embed", "abc", "--output", str(path))
+    assert result.exit_code == 1
+    assert result.stderr == f"error: {path} cannot be written: No such file or directory\n"
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("text", ["[/x]", "[red]a", ":smile:"])
+def test_texts_in_the_table_are_not_markup(server: FakeServer, text: str) -> None:
+    """What looks like markup is printed as it is."""
+    result = run(server, "embed", "--similarity", text, "b")
+    assert result.exit_code == 0
+    assert f"1 {text} " in result.stdout
+
+
+def test_models_table_has_a_row_for_each(server: FakeServer) -> None:
+    """What a model does and how far it goes."""
+    result = CliRunner().invoke(
+        main, ["models"], env={"SEQSERVE_TARGET": server.target, "COLUMNS": "200"}
+    )
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")]
+        for line in result.stdout.splitlines()
+        if line.startswith("│")
+    ]
+    assert cells == [
+        ["fake", "1", "generate", "transformer", "fp32", "9", "up to 9 new tokens, 1 beam(s)"],
+        ["vectors", "2", "embed", "", "", "0", "2 numbers, pooling mean"],
+    ]
+
+
+def test_tokenize_prints_json(server: FakeServer) -> None:
+    """Every field of each token, one text a line."""
+    output = run(server, "tokenize", "--json", "ab", "c").stdout
+    first, second = [json.loads(line) for line in output.splitlines()]
+    assert first["tokens"][1] == {
+        "token_id": 98,
+        "text": "b",
+        "start_offset": 1,
+        "end_offset": 2,
+        "is_special": False,
+    }
+    assert (second["input"], len(second["tokens"])) == ("c", 1)

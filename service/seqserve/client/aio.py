@@ -99,7 +99,7 @@ class AsyncClient:
         """Generates from one input, piece by piece."""
         request = messages.generate_stream_request(source, model, version, truncate, options)
         call = self._generation.GenerateStream(
-            request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+            request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
         )
         return AsyncGenerationStream(call)
 
@@ -169,6 +169,9 @@ class AsyncClient:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def _timeout(self, timeout_seconds: float | None) -> float:
+        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
     async def _call(
         self,
         method: "grpc.aio.UnaryUnaryMultiCallable[Any, _Response]",
@@ -177,7 +180,7 @@ class AsyncClient:
     ) -> _Response:
         try:
             return await method(
-                request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+                request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
             )
         except grpc.aio.AioRpcError as error:
             raise to_call_error(error) from error

@@ -1,5 +1,6 @@
 """Arguments to request messages, reply messages to results: pure, and used by both clients."""
 
+import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from typing import Literal, TypedDict
@@ -100,7 +101,7 @@ def as_list(inputs: Source | Items[Source]) -> list[Source]:
     if isinstance(inputs, str):
         return [inputs]
     listed = list(inputs)
-    if listed and isinstance(listed[0], int):
+    if listed and isinstance(listed[0], numbers.Integral):
         raise TypeError("token ids of one input must be wrapped in a list: [[5, 6, 7]]")
     return listed  # type: ignore[return-value]
 

@@ -99,7 +99,7 @@ class Client:
         """Generates from one input, piece by piece."""
         request = messages.generate_stream_request(source, model, version, truncate, options)
         call = self._generation.GenerateStream(
-            request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
+            request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
         )
         return GenerationStream(call)
 
@@ -166,6 +166,9 @@ class Client:
             return False
         return bool(response.status == health_pb2.HealthCheckResponse.SERVING)
 
+    def _timeout(self, timeout_seconds: float | None) -> float:
+        return self._timeout_seconds if timeout_seconds is None else timeout_seconds
+
     def _call(
         self,
         method: "grpc.UnaryUnaryMultiCallable[Any, _Response]",
@@ -173,9 +176,7 @@ class Client:
         timeout_seconds: float | None,
     ) -> _Response:
         try:
-            return method(
-                request, timeout=timeout_seconds or self._timeout_seconds, metadata=self._metadata
-            )
+            return method(request, timeout=self._timeout(timeout_seconds), metadata=self._metadata)
         except grpc.RpcError as error:
             raise to_call_error(error) from error
 

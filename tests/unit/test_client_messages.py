@@ -1,0 +1,235 @@
+"""From arguments to requests and from replies to results, without a server."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf import duration_pb2
+
+from seqserve.client import GenerateOptions, Hypothesis, ModelInfo, Piece, Timing, Token, messages
+from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
+
+ALL_OPTIONS = GenerateOptions(
+    max_new_tokens=7,
+    num_beams=4,
+    num_return_sequences=2,
+    length_penalty=0.0,
+    early_stopping=False,
+    return_scores=True,
+    return_token_log_probabilities=False,
+)
+
+
+def names(message: generation_pb2.GenerateOptions) -> set[str]:
+    """The fields that are set."""
+    return {field.name for field, _ in message.ListFields()}
+
+
+def test_options_cover_every_field_of_the_api() -> None:
+    """The client offers each decoding option, under its name in the API."""
+    fields = generation_pb2.GenerateOptions.DESCRIPTOR.fields_by_name
+    assert set(GenerateOptions.__annotations__) == set(fields)
+
+
+def test_given_options_are_set_even_to_zero_and_false() -> None:
+    """Zero and False are choices, not defaults."""
+    request = messages.generate_request(["a"], "m", "2", False, ALL_OPTIONS)
+    assert names(request.options) == set(ALL_OPTIONS)
+    assert {name: getattr(request.options, name) for name in ALL_OPTIONS} == ALL_OPTIONS
+
+
+@pytest.mark.parametrize("option", sorted(ALL_OPTIONS))
+def test_one_option_sets_one_field(option: str) -> None:
+    """Every other option stays unset, for a call and for a stream."""
+    options = GenerateOptions(**{option: ALL_OPTIONS[option]})  # type: ignore[misc]
+    for request in (
+        messages.generate_request(["a"], "", "", False, options),
+        messages.generate_stream_request("a", "", "", False, options),
+    ):
+        assert names(request.options) == {option}
+        assert all(
+            request.options.HasField(name) is (name == option)  # type: ignore[arg-type]
+            for name in ALL_OPTIONS
+        )
+
+
+def test_inputs_are_texts_or_token_ids_in_their_order() -> None:
+    """Ids may be any sequence of integers; no input gets options of its own."""
+    sources: list[messages.Source] = ["a", [4, 5], (6,), "b"]
+    request = messages.generate_request(sources, "m", "2", True, {})
+    assert [one.text or list(one.token_ids.values) for one in request.inputs] == [
+        "a",
+        [4, 5],
+        [6],
+        "b",
+    ]
+    assert not any(one.HasField("options") for one in request.inputs)
+    assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
+
+
+def test_stream_request_has_one_input() -> None:
+    """Model, version and truncation come along."""
+    request = messages.generate_stream_request([4, 5], "m", "2", True, {})
+    assert list(request.input.token_ids.values) == [4, 5]
+    assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
+
+
+@pytest.mark.parametrize("normalize", [None, False, True])
+def test_normalize_is_set_only_if_given(normalize: bool | None) -> None:
+    """None leaves the choice to the model; False is a choice."""
+    request = messages.embed_request(["a", "b"], "m", "2", normalize, True)
+    assert request.HasField("normalize") is (normalize is not None)
+    assert request.normalize is bool(normalize)
+    assert list(request.inputs) == ["a", "b"]
+    assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
+
+
+def test_detokenize_request_keeps_rows() -> None:
+    """One sequence a row, empty ones too."""
+    request = messages.detokenize_request([[4, 5], [], (6,)], "m", "2")
+    assert [list(row.token_ids) for row in request.sequences] == [[4, 5], [], [6]]
+    assert (request.model_name, request.model_version) == ("m", "2")
+
+
+def test_one_text_becomes_a_list_of_one() -> None:
+    """A text is one input, not one input a letter."""
+    assert messages.as_list("ab") == ["ab"]
+    mixed: list[messages.Source] = ["ab", [5, 6]]
+    assert messages.as_list(mixed) == mixed
+    assert messages.as_list([]) == []
+
+
+@pytest.mark.parametrize(
+    "flat",
+    [[5, 6], (5,), np.array([5, 6]), np.array([5, 6], np.int32)],
+    ids=["list", "tuple", "int64 array", "int32 array"],
+)
+def test_flat_ids_of_any_kind_are_refused(flat: Any) -> None:
+    """The message shows the right form, for numbers of numpy as for Python's."""
+    with pytest.raises(TypeError, match=r"must be wrapped in a list: \[\[5, 6, 7\]\]"):
+        messages.as_list(flat)
+
+
+def test_arrays_of_ids_are_inputs() -> None:
+    """Rows of an array are sent as lists of ids."""
+    rows: Any = np.array([[4, 5], [6, 7]])
+    request = messages.generate_request(messages.as_list(rows), "", "", False, {})
+    assert [list(one.token_ids.values) for one in request.inputs] == [[4, 5], [6, 7]]
+
+
+def test_hypotheses_are_complete() -> None:
+    """An unset score is None, a score of zero is zero; the best comes first."""
+    generation = messages.to_generation(
+        generation_pb2.GenerateResult(
+            hypotheses=[
+                generation_pb2.Hypothesis(
+                    text="x",
+                    token_ids=[5, 2],
+                    score=0.0,
+                    token_log_probabilities=[-0.5, -0.25],
+                    finish_reason=generation_pb2.FINISH_REASON_EOS,
+                ),
+                generation_pb2.Hypothesis(
+                    text="y", token_ids=[6], finish_reason=generation_pb2.FINISH_REASON_LENGTH
+                ),
+            ],
+            source_token_count=9,
+            truncated_token_count=4,
+        )
+    )
+    assert generation.hypotheses == (
+        Hypothesis("x", (5, 2), 0.0, (-0.5, -0.25), "eos"),
+        Hypothesis("y", (6,), None, (), "length"),
+    )
+    assert generation.text == "x"
+    assert (generation.source_token_count, generation.truncated_token_count) == (9, 4)
+
+
+def test_times_are_in_seconds() -> None:
+    """Whole seconds and nanoseconds add up; what is unset is 0."""
+    timing = generation_pb2.GenerationTiming(
+        queue_duration=duration_pb2.Duration(seconds=2, nanos=500_000_000),
+        decode_duration=duration_pb2.Duration(nanos=1_000),
+    )
+    assert messages.to_generation(generation_pb2.GenerateResult(timing=timing)).timing == Timing(
+        2.5, 0.0, 1e-6
+    )
+
+
+def test_piece_may_be_empty() -> None:
+    """A token without text is a piece all the same."""
+    assert messages.to_piece(generation_pb2.GeneratePiece(token_ids=[7])) == Piece("", (7,))
+
+
+def test_embeddings_are_an_array_with_counts_and_times() -> None:
+    """Rows in the order of the texts; embeddings have no decoding time."""
+    timing = encoding_pb2.EncodingTiming(
+        queue_duration=duration_pb2.Duration(nanos=1_000_000),
+        encode_duration=duration_pb2.Duration(seconds=3),
+    )
+    embeddings = messages.to_embeddings(
+        encoding_pb2.EmbedResponse(
+            embeddings=[
+                encoding_pb2.Embedding(values=[1, 2, 3], token_count=5, timing=timing),
+                encoding_pb2.Embedding(values=[4, 5, 6], token_count=8, truncated_token_count=2),
+            ]
+        )
+    )
+    assert embeddings.vectors.dtype == np.float32
+    assert embeddings.vectors.tolist() == [[1, 2, 3], [4, 5, 6]]
+    assert embeddings.token_counts == (5, 8)
+    assert embeddings.truncated_token_counts == (0, 2)
+    assert embeddings.timings == (Timing(0.001, 3.0, 0.0), Timing(0.0, 0.0, 0.0))
+
+
+def test_tokens_keep_offsets_and_marks() -> None:
+    """A list a text, empty for a text without tokens."""
+    token = model_pb2.Token(id=4, text="a", start_offset=1, end_offset=2, is_special=True)
+    response = model_pb2.TokenizeResponse(
+        tokenizations=[model_pb2.Tokenization(tokens=[token]), model_pb2.Tokenization()]
+    )
+    assert messages.to_tokens(response) == [[Token(4, "a", 1, 2, True)], []]
+
+
+def test_model_has_the_settings_of_its_task() -> None:
+    """Settings of a task the model lacks are None; zeros of one it has are zeros."""
+    generating = model_pb2.Model(
+        name="m",
+        version="2",
+        tasks=[model_pb2.TASK_GENERATE],
+        family="transformer",
+        dtype="fp32",
+        source="s",
+        max_source_length=9,
+        source_vocabulary_size=30,
+        max_inputs_per_request=8,
+        generation=model_pb2.GenerationSettings(
+            max_new_tokens=5, num_beams=2, max_target_length=6, max_num_beams=4
+        ),
+    )
+    embedding = model_pb2.Model(
+        tasks=[model_pb2.TASK_EMBED],
+        embedding=model_pb2.EmbeddingSettings(embedding_size=3, pooling="mean"),
+    )
+    first, second = messages.to_models([generating, embedding])
+    assert first == ModelInfo(
+        name="m",
+        version="2",
+        tasks=("generate",),
+        family="transformer",
+        dtype="fp32",
+        source="s",
+        max_source_length=9,
+        source_vocabulary_size=30,
+        max_inputs_per_request=8,
+        max_new_tokens=5,
+        num_beams=2,
+        length_penalty=0.0,
+        max_target_length=6,
+        max_num_beams=4,
+        embedding_size=None,
+        pooling=None,
+        normalize=None,
+    )
+    assert (second.tasks, second.num_beams, second.max_target_length) == (("embed",), None, None)
+    assert (second.embedding_size, second.pooling, second.normalize) == (3, "mean", False)
