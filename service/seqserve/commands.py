@@ -14,7 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqserve.client import CallError, Client, Embeddings, GenerateOptions, Generation
+from seqserve.client import (
+    CallError,
+    Client,
+    Embeddings,
+    GenerateOptions,
+    Generation,
+    GenerationStream,
+    ModelInfo,
+)
 
 _DECODING_OPTIONS = (
     click.option("--max-new-tokens", type=int, help="Limit of new tokens."),
@@ -26,6 +34,10 @@ _DECODING_OPTIONS = (
         default=None,
         help="End beam search with the first finished beams.",
     ),
+    click.option("--min-new-tokens", type=int, help="Tokens before which no target ends."),
+    click.option("--no-repeat-ngram-size", type=int, help="Size of n-grams never repeated."),
+    click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
+    click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
 )
 _CALL_OPTIONS = (
     click.option("--model", default="", help="Name of the model; not needed if there is one."),
@@ -123,12 +135,16 @@ def _read_inputs(inputs: tuple[str, ...]) -> list[str]:
 @click.argument("inputs", nargs=-1)
 @_calling
 @_with(_DECODING_OPTIONS)
+@click.option("--source-language", default="", help="Language of the inputs.")
+@click.option("--target-language", default="", help="Language to generate.")
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
 @click.option("--scores", is_flag=True, help="Print the score of each hypothesis.")
 def generate(
     call: _Call,
     inputs: tuple[str, ...],
+    source_language: str,
+    target_language: str,
     truncate: bool,
     stream: bool,
     scores: bool,
@@ -147,27 +163,38 @@ def generate(
     with call.connect() as client:
         if stream:
             for text in texts:
-                _print_stream(client, call, text, truncate, options)
+                pieces = client.generate_stream(
+                    text,
+                    model=call.model,
+                    version=call.version,
+                    source_language=source_language,
+                    target_language=target_language,
+                    truncate=truncate,
+                    **options,
+                )
+                _print_stream(pieces, as_json=call.as_json)
             return
         generations = client.generate(
-            texts, model=call.model, version=call.version, truncate=truncate, **options
+            texts,
+            model=call.model,
+            version=call.version,
+            source_language=source_language,
+            target_language=target_language,
+            truncate=truncate,
+            **options,
         )
     for text, generation in zip(texts, generations, strict=True):
         _print_generation(text, generation, scores=scores, as_json=call.as_json)
 
 
-def _print_stream(
-    client: Client, call: _Call, text: str, truncate: bool, options: GenerateOptions
-) -> None:
-    with client.generate_stream(
-        text, model=call.model, version=call.version, truncate=truncate, **options
-    ) as pieces:
+def _print_stream(stream: GenerationStream, *, as_json: bool) -> None:
+    with stream as pieces:
         for piece in pieces:
-            if call.as_json:
+            if as_json:
                 click.echo(json.dumps(dataclasses.asdict(piece), ensure_ascii=False))
             else:
                 click.echo(piece.text, nl=False)
-    if not call.as_json:
+    if not as_json:
         click.echo()
 
 
@@ -263,10 +290,6 @@ def models(call: _Call) -> None:
         return
     table = Table("model", "version", "tasks", "family", "dtype", "max source", "details")
     for info in infos:
-        if info.embedding_size is not None:
-            details = f"{info.embedding_size} numbers, pooling {info.pooling}"
-        else:
-            details = f"up to {info.max_target_length} new tokens, {info.num_beams} beam(s)"
         table.add_row(
             info.name,
             info.version,
@@ -274,9 +297,26 @@ def models(call: _Call) -> None:
             info.family,
             info.dtype,
             str(info.max_source_length),
-            details,
+            _describe(info),
         )
     Console().print(table)
+
+
+def _describe(info: ModelInfo) -> str:
+    """The settings of a model in a few words."""
+    details = []
+    if (generation := info.generation) is not None:
+        details.append(f"up to {generation.max_target_length} new tokens")
+        details.append(f"{generation.num_beams} beam(s)")
+        if generation.source_languages or generation.target_languages:
+            num_source, num_target = (
+                len(generation.source_languages),
+                len(generation.target_languages),
+            )
+            details.append(f"{num_source or 'any'} to {num_target or 'any'} languages")
+    if (embedding := info.embedding) is not None:
+        details.append(f"{embedding.embedding_size} numbers, pooling {embedding.pooling}")
+    return ", ".join(details)
 
 
 @click.command()

@@ -42,6 +42,55 @@ class FileRecord(_Record):
     sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
+SOURCE_LANGUAGE: Literal["source_language"] = "source_language"
+TARGET_LANGUAGE: Literal["target_language"] = "target_language"
+_SourcePart = _TokenId | Literal["source_language", "target_language"]
+
+
+class TargetMode(enum.StrEnum):
+    """Where a multilingual model reads which language to write."""
+
+    FORCED_BOS = "forced_bos"
+    """The first generated token is the language's (M2M100, NLLB, mBART-50)."""
+    DECODER_START = "decoder_start"
+    """The decoder starts with the language's token (mBART)."""
+    SOURCE = "source"
+    """The source holds the language's token (multilingual Marian)."""
+
+
+class LanguageRecord(_Record):
+    """The languages of a multilingual model, and how they are told to it."""
+
+    source: dict[str, _TokenId]
+    """Token of each language that can be read; empty when the model is not told."""
+    target: dict[str, _TokenId]
+    """Token of each language that can be written; empty when the model is not told."""
+    source_prefix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
+    """Tokens before those of the text, languages standing for theirs."""
+    source_suffix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
+    """Tokens after those of the text."""
+    target_mode: Annotated[TargetMode, pydantic.Field(strict=False)]
+    default_source: str | None = None
+    """Language of inputs that name none; None means that they must."""
+    default_target: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        parts = (*self.source_prefix, *self.source_suffix)
+        if (SOURCE_LANGUAGE in parts) != bool(self.source):
+            raise ValueError("source languages and their place in the source must come together")
+        is_read = TARGET_LANGUAGE in parts
+        if is_read != (self.target_mode is TargetMode.SOURCE):
+            raise ValueError('target_mode "source" and its place in the source must come together')
+        for default, codes in (
+            (self.default_source, self.source),
+            (self.default_target, self.target),
+        ):
+            if default is not None and default not in codes:
+                raise ValueError(f"default language {default!r} is not among the languages")
+        return self
+
+
 class GenerationRecord(_Record):
     """How to decode with an encoder-decoder model."""
 
@@ -62,13 +111,40 @@ class GenerationRecord(_Record):
     """Default; requests may set their own up to ``max_target_length``."""
     num_beams: _Count
     length_penalty: Annotated[float, pydantic.Field(allow_inf_nan=False)]
+    early_stopping: bool = False
+    min_new_tokens: Annotated[int, pydantic.Field(ge=0)] = 0
+    no_repeat_ngram_size: Annotated[int, pydantic.Field(ge=0)] = 0
+    repetition_penalty: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    forced_bos_token_id: _TokenId | None = None
+    forced_eos_token_id: _TokenId | None = None
+    suppressed_tokens: Annotated[tuple[_TokenId, ...], pydantic.Field(strict=False)] = ()
+    """Never generated, unless forced."""
+    languages: LanguageRecord | None = None
+    """None for models that are not told languages."""
 
     @pydantic.model_validator(mode="after")
     def _check_ranges(self) -> Self:
         if self.max_new_tokens > self.max_target_length:
             raise ValueError("max_new_tokens exceeds max_target_length")
-        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
-            if getattr(self, name) >= self.target_vocabulary_size:
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens exceeds max_new_tokens")
+        token_ids = {
+            name: getattr(self, name)
+            for name in (
+                "decoder_start_token_id",
+                "eos_token_id",
+                "pad_token_id",
+                "forced_bos_token_id",
+                "forced_eos_token_id",
+            )
+        }
+        token_ids |= {
+            f"suppressed token {token_id}": token_id for token_id in self.suppressed_tokens
+        }
+        if self.languages is not None:
+            token_ids |= {f"language {code}": one for code, one in self.languages.target.items()}
+        for name, token_id in token_ids.items():
+            if token_id is not None and token_id >= self.target_vocabulary_size:
                 raise ValueError(f"{name} is not in the target vocabulary")
         return self
 

@@ -14,7 +14,8 @@ from collections.abc import Sequence as Rows
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.errors import EngineError
+from seqserve.errors import EngineError, InvalidRequestError
+from seqserve.rules import TokenRules
 from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
 
 _UNREACHABLE = -1e9
@@ -48,7 +49,8 @@ def choose(
 
     Returns:
         For each sequence its candidates, best first: one for greedy search, 2K for K beams. Or an
-        EngineError, if the logits of the sequence are not finite.
+        EngineError, if the logits of the sequence are not finite, or an InvalidRequestError, if
+        its options bar every token.
     """
     is_any_greedy = any(search.num_rows == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
@@ -66,7 +68,19 @@ def _choose_greedy(
 ) -> list[Candidate] | Exception:
     # argmax returns the first NaN of a row if there is one, so one look at the winner is enough.
     if not np.isfinite(logits[token]):
-        return EngineError("the model returned logits that are not finite")
+        return _not_finite()
+    rules = search.rules
+    if rules.is_active:
+        target = search.targets()[0]
+        if (forced := rules.forced_token(target)) is not None:
+            return [Candidate(0, forced, search.scores[0], 0.0)]
+        # The rules seldom bar the winner; only then the row is copied and searched again.
+        if rules.is_penalizing or token in rules.barred_tokens(target):
+            ruled = logits.copy()
+            rules.apply(ruled, target)
+            token = int(ruled.argmax())
+            if not np.isfinite(ruled[token]):
+                return _nothing_left()
     if not search.options.needs_log_probabilities:
         return [Candidate(0, token, 0.0, 0.0)]
     log_probability = float(log_softmax(logits[None])[0, token])
@@ -75,14 +89,20 @@ def _choose_greedy(
 
 def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Candidate] | Exception:
     log_probabilities = log_softmax(logits)  # [K, V]
+    # A NaN or an infinity in a row of logits makes NaN of the whole row.
+    if np.isnan(log_probabilities[:, 0]).any():
+        return _not_finite()
+    if search.rules.is_active:
+        for row, target in zip(log_probabilities, search.targets(), strict=True):
+            search.rules.apply(row, target)
     totals = log_probabilities + np.array(search.scores, np.float32)[:, None]
     flat = totals.ravel()  # [K, V] -> [K*V]
     num_candidates = min(2 * search.num_rows, flat.size)
     threshold = np.partition(flat, -num_candidates)[-num_candidates]
-    best = np.flatnonzero(~(flat < threshold))  # all that tie with the last one, and any NaN
-    if not np.isfinite(flat[best]).all():
-        return EngineError("the model returned logits that are not finite")
+    best = np.flatnonzero(flat >= threshold)  # all that tie with the last one
     best = best[np.lexsort((best, -flat[best]))][:num_candidates]  # ties by lower index
+    if np.isneginf(flat[best[0]]):
+        return _nothing_left()
     parents, tokens = np.divmod(best, logits.shape[1])
     return [
         Candidate(parent, token, score, log_probability)
@@ -96,6 +116,18 @@ def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Cand
     ]
 
 
+def _not_finite() -> EngineError:
+    return EngineError("the model returned logits that are not finite")
+
+
+def _nothing_left() -> InvalidRequestError:
+    return InvalidRequestError(
+        "options",
+        "`options` leave no token to go on with: minimum length, no-repeat n-grams and suppressed "
+        "tokens together bar the whole vocabulary; loosen one of them",
+    )
+
+
 class GreedySearch:
     """One hypothesis, continued by its most probable token."""
 
@@ -103,6 +135,7 @@ class GreedySearch:
         self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
     ) -> None:
         self.options = options
+        self.rules = TokenRules(options, decoder_start_token_id, eos_token_id)
         self._start = decoder_start_token_id
         self._eos = eos_token_id
         self._tokens: list[int] = []
@@ -133,6 +166,10 @@ class GreedySearch:
     def next_inputs(self) -> list[int]:
         """The newest token, or the start token, [1]."""
         return [self._tokens[-1] if self._tokens else self._start]
+
+    def targets(self) -> list[list[int]]:
+        """The tokens so far, [1]."""
+        return [self._tokens]
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Appends the one candidate."""
@@ -190,6 +227,7 @@ class BeamSearch:
         self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
     ) -> None:
         self.options = options
+        self.rules = TokenRules(options, decoder_start_token_id, eos_token_id)
         self._start = decoder_start_token_id
         self._eos = eos_token_id
         # All beams are equal at first; only the first may be continued, or all would stay equal.
@@ -222,6 +260,10 @@ class BeamSearch:
     def next_inputs(self) -> list[int]:
         """The newest token of each live hypothesis, [K]."""
         return [beam.tokens[-1] if beam.tokens else self._start for beam in self._live]
+
+    def targets(self) -> list[list[int]]:
+        """The tokens of each live hypothesis, [K]."""
+        return [beam.tokens for beam in self._live]
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Moves finished candidates to the pool and goes on with the K best others."""

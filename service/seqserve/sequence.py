@@ -37,6 +37,18 @@ class GenerateOptions:
     """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``."""
     early_stopping: bool = False
     """Beam search ends with the first ``num_beams`` finished hypotheses."""
+    min_new_tokens: int = 0
+    """The end token is barred before this many tokens; 0 is off."""
+    no_repeat_ngram_size: int = 0
+    """No n-gram of this size comes twice in a target, the start token included; 0 is off."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens the target already has less likely; 1 is off."""
+    forced_bos_token_id: int | None = None
+    """What every target begins with."""
+    forced_eos_token_id: int | None = None
+    """What a target that reaches ``max_new_tokens`` ends with."""
+    suppressed_tokens: tuple[int, ...] = ()
+    """Never generated, unless forced."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
 
@@ -71,10 +83,34 @@ class Hypothesis:
     finish_reason: FinishReason
 
 
+class TokenRules(Protocol):
+    """What the options of a sequence say about single tokens; ``rules`` implements it."""
+
+    is_active: bool
+    """Whether any rule can change a score."""
+
+    @property
+    def is_penalizing(self) -> bool:
+        """Whether scores of allowed tokens change, too."""
+
+    def barred_tokens(self, target: list[int]) -> list[int]:
+        """The tokens that may not follow a target, unless one of them is forced."""
+
+    def forced_token(self, target: list[int]) -> int | None:
+        """The only token that may follow a target, or None when there is a choice."""
+
+    def apply(self, scores: NDArray[np.float32], target: list[int]) -> None:
+        """Changes scores [V] of the token that follows a target, in place."""
+
+
 class SearchState(Protocol):
     """The hypotheses of one sequence; ``search`` implements it for greedy and beam search."""
 
     options: GenerateOptions
+
+    @property
+    def rules(self) -> TokenRules:
+        """What the options say about single tokens."""
 
     @property
     def num_rows(self) -> int:
@@ -94,6 +130,9 @@ class SearchState(Protocol):
 
     def next_inputs(self) -> list[int]:
         """The token each live hypothesis feeds to the next step, [K]."""
+
+    def targets(self) -> list[list[int]]:
+        """The tokens of each live hypothesis, without the start token, [K]."""
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Continues with the chosen candidates (best first); returns the parent of each row."""

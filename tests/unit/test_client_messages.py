@@ -6,7 +6,17 @@ import numpy as np
 import pytest
 from google.protobuf import duration_pb2
 
-from seqserve.client import GenerateOptions, Hypothesis, ModelInfo, Piece, Timing, Token, messages
+from seqserve.client import (
+    EmbeddingSettings,
+    GenerateOptions,
+    GenerationSettings,
+    Hypothesis,
+    ModelInfo,
+    Piece,
+    Timing,
+    Token,
+    messages,
+)
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 
 ALL_OPTIONS = GenerateOptions(
@@ -15,6 +25,10 @@ ALL_OPTIONS = GenerateOptions(
     num_return_sequences=2,
     length_penalty=0.0,
     early_stopping=False,
+    min_new_tokens=0,
+    no_repeat_ngram_size=3,
+    repetition_penalty=1.5,
+    forced_bos_token_id=0,
     return_scores=True,
     return_token_log_probabilities=False,
 )
@@ -204,7 +218,12 @@ def test_model_has_the_settings_of_its_task() -> None:
         source_vocabulary_size=30,
         max_inputs_per_request=8,
         generation=model_pb2.GenerationSettings(
-            max_new_tokens=5, num_beams=2, max_target_length=6, max_num_beams=4
+            max_new_tokens=5,
+            num_beams=2,
+            max_target_length=6,
+            max_num_beams=4,
+            forced_eos_token_id=0,
+            target_languages=["de", "en"],
         ),
     )
     embedding = model_pb2.Model(
@@ -222,14 +241,37 @@ def test_model_has_the_settings_of_its_task() -> None:
         max_source_length=9,
         source_vocabulary_size=30,
         max_inputs_per_request=8,
-        max_new_tokens=5,
-        num_beams=2,
-        length_penalty=0.0,
-        max_target_length=6,
-        max_num_beams=4,
-        embedding_size=None,
-        pooling=None,
-        normalize=None,
+        generation=GenerationSettings(
+            max_new_tokens=5,
+            num_beams=2,
+            length_penalty=0.0,
+            early_stopping=False,
+            min_new_tokens=0,
+            no_repeat_ngram_size=0,
+            repetition_penalty=0.0,
+            forced_bos_token_id=None,
+            forced_eos_token_id=0,
+            suppressed_token_ids=(),
+            max_target_length=6,
+            max_num_beams=4,
+            target_vocabulary_size=0,
+            source_languages=(),
+            target_languages=("de", "en"),
+            default_source_language="",
+            default_target_language="",
+        ),
+        embedding=None,
     )
-    assert (second.tasks, second.num_beams, second.max_target_length) == (("embed",), None, None)
-    assert (second.embedding_size, second.pooling, second.normalize) == (3, "mean", False)
+    assert (second.tasks, second.generation) == (("embed",), None)
+    assert second.embedding == EmbeddingSettings(embedding_size=3, pooling="mean", normalize=False)
+
+
+def test_languages_go_to_every_input_or_one_to_each() -> None:
+    """One text is for all; a list must have one for each input."""
+    request = messages.generate_request(["a", [1]], "", "", False, {}, "en", ["de", "fr"])
+    assert [(one.source_language, one.target_language) for one in request.inputs] == [
+        ("en", "de"),
+        ("en", "fr"),
+    ]
+    with pytest.raises(ValueError, match="`target_language` must be one language or one for each"):
+        messages.generate_request(["a", "b"], "", "", False, {}, "en", ["de"])

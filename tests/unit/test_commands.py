@@ -118,7 +118,10 @@ def test_models_lists_tasks_and_limits(server: FakeServer) -> None:
     assert "vectors" in output
     records = [json.loads(line) for line in run(server, "models", "--json").stdout.splitlines()]
     assert [record["tasks"] for record in records] == [["generate"], ["embed"]]
-    assert [record["embedding_size"] for record in records] == [None, 2]
+    assert [record["embedding"] for record in records] == [
+        None,
+        {"embedding_size": 2, "pooling": "mean", "normalize": True},
+    ]
 
 
 def test_tokenize_prints_tokens_with_ids(server: FakeServer) -> None:

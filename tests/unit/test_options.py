@@ -49,6 +49,10 @@ def test_every_option_is_passed_on() -> None:
         "early_stopping": True,
         "return_scores": True,
         "return_token_log_probabilities": True,
+        "min_new_tokens": 2,
+        "no_repeat_ngram_size": 3,
+        "repetition_penalty": 1.5,
+        "forced_bos_token_id": 4,
     }
     fields = [field.name for field in generation_pb2.GenerateOptions.DESCRIPTOR.fields]
     assert sorted(fields) == sorted(values)

@@ -9,7 +9,9 @@ from seqserve.client.errors import CallError
 from seqserve.client.messages import GenerateOptions
 from seqserve.client.results import (
     Embeddings,
+    EmbeddingSettings,
     Generation,
+    GenerationSettings,
     Hypothesis,
     ModelInfo,
     Piece,
@@ -23,9 +25,11 @@ __all__ = [
     "AsyncGenerationStream",
     "CallError",
     "Client",
+    "EmbeddingSettings",
     "Embeddings",
     "GenerateOptions",
     "Generation",
+    "GenerationSettings",
     "GenerationStream",
     "Hypothesis",
     "ModelInfo",

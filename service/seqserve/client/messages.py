@@ -10,7 +10,9 @@ from google.protobuf import duration_pb2
 
 from seqserve.client.results import (
     Embeddings,
+    EmbeddingSettings,
     Generation,
+    GenerationSettings,
     Hypothesis,
     ModelInfo,
     Piece,
@@ -28,6 +30,10 @@ class GenerateOptions(TypedDict, total=False):
     num_return_sequences: int
     length_penalty: float
     early_stopping: bool
+    min_new_tokens: int
+    no_repeat_ngram_size: int
+    repetition_penalty: float
+    forced_bos_token_id: int
     return_scores: bool
     return_token_log_probabilities: bool
 
@@ -36,31 +42,48 @@ Source = str | Items[int]
 """A text, or token ids."""
 
 
+Languages = str | Items[str]
+"""One language of all inputs, or one for each; empty for the model's default."""
+
+
 def generate_request(
     inputs: Items[Source],
     model: str,
     version: str,
     truncate: bool,
     options: GenerateOptions,
+    source_language: Languages = "",
+    target_language: Languages = "",
 ) -> generation_pb2.GenerateRequest:
     """A request for several inputs."""
+    pairs = zip(
+        _spread(source_language, len(inputs), "source_language"),
+        _spread(target_language, len(inputs), "target_language"),
+        strict=True,
+    )
     return generation_pb2.GenerateRequest(
         model_name=model,
         model_version=version,
-        inputs=[_input(source) for source in inputs],
+        inputs=[_input(source, *pair) for source, pair in zip(inputs, pairs, strict=True)],
         options=generation_pb2.GenerateOptions(**options),
         truncate=truncate,
     )
 
 
 def generate_stream_request(
-    source: Source, model: str, version: str, truncate: bool, options: GenerateOptions
+    source: Source,
+    model: str,
+    version: str,
+    truncate: bool,
+    options: GenerateOptions,
+    source_language: str = "",
+    target_language: str = "",
 ) -> generation_pb2.GenerateStreamRequest:
     """A request for one streamed input."""
     return generation_pb2.GenerateStreamRequest(
         model_name=model,
         model_version=version,
-        input=_input(source),
+        input=_input(source, source_language, target_language),
         options=generation_pb2.GenerateOptions(**options),
         truncate=truncate,
     )
@@ -90,10 +113,29 @@ def detokenize_request(
     )
 
 
-def _input(source: Source) -> generation_pb2.GenerateInput:
+def _input(
+    source: Source, source_language: str, target_language: str
+) -> generation_pb2.GenerateInput:
+    message = generation_pb2.GenerateInput(
+        source_language=source_language, target_language=target_language
+    )
     if isinstance(source, str):
-        return generation_pb2.GenerateInput(text=source)
-    return generation_pb2.GenerateInput(token_ids=generation_pb2.TokenIds(values=source))
+        message.text = source
+    else:
+        message.token_ids.values.extend(source)
+    return message
+
+
+def _spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
+    """The language of each input."""
+    if isinstance(languages, str):
+        return [languages] * num_inputs
+    if len(languages) != num_inputs:
+        raise ValueError(
+            f"`{name}` must be one language or one for each input, but there are "
+            f"{len(languages)} for {num_inputs} inputs"
+        )
+    return list(languages)
 
 
 def as_list(inputs: Source | Items[Source]) -> list[Source]:
@@ -169,8 +211,6 @@ def to_models(messages: Iterable[model_pb2.Model]) -> list[ModelInfo]:
 
 
 def _model(message: model_pb2.Model) -> ModelInfo:
-    generation = message.generation if message.HasField("generation") else None
-    embedding = message.embedding if message.HasField("embedding") else None
     return ModelInfo(
         name=message.name,
         version=message.version,
@@ -183,14 +223,42 @@ def _model(message: model_pb2.Model) -> ModelInfo:
         max_source_length=message.max_source_length,
         source_vocabulary_size=message.source_vocabulary_size,
         max_inputs_per_request=message.max_inputs_per_request,
-        max_new_tokens=generation.max_new_tokens if generation else None,
-        num_beams=generation.num_beams if generation else None,
-        length_penalty=generation.length_penalty if generation else None,
-        max_target_length=generation.max_target_length if generation else None,
-        max_num_beams=generation.max_num_beams if generation else None,
-        embedding_size=embedding.embedding_size if embedding else None,
-        pooling=embedding.pooling if embedding else None,
-        normalize=embedding.normalize if embedding else None,
+        generation=_generation(message.generation) if message.HasField("generation") else None,
+        embedding=_embedding(message.embedding) if message.HasField("embedding") else None,
+    )
+
+
+def _generation(message: model_pb2.GenerationSettings) -> GenerationSettings:
+    has_bos, has_eos = (
+        message.HasField("forced_bos_token_id"),
+        message.HasField("forced_eos_token_id"),
+    )
+    return GenerationSettings(
+        max_new_tokens=message.max_new_tokens,
+        num_beams=message.num_beams,
+        length_penalty=message.length_penalty,
+        early_stopping=message.early_stopping,
+        min_new_tokens=message.min_new_tokens,
+        no_repeat_ngram_size=message.no_repeat_ngram_size,
+        repetition_penalty=message.repetition_penalty,
+        forced_bos_token_id=message.forced_bos_token_id if has_bos else None,
+        forced_eos_token_id=message.forced_eos_token_id if has_eos else None,
+        suppressed_token_ids=tuple(message.suppressed_token_ids),
+        max_target_length=message.max_target_length,
+        max_num_beams=message.max_num_beams,
+        target_vocabulary_size=message.target_vocabulary_size,
+        source_languages=tuple(message.source_languages),
+        target_languages=tuple(message.target_languages),
+        default_source_language=message.default_source_language,
+        default_target_language=message.default_target_language,
+    )
+
+
+def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
+    return EmbeddingSettings(
+        embedding_size=message.embedding_size,
+        pooling=message.pooling,
+        normalize=message.normalize,
     )
 
 

@@ -80,9 +80,48 @@ class Token:
     is_special: bool
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationSettings:
+    """What a model that generates does when a request does not say, and how far it goes."""
+
+    max_new_tokens: int
+    num_beams: int
+    length_penalty: float
+    early_stopping: bool
+    min_new_tokens: int
+    no_repeat_ngram_size: int
+    repetition_penalty: float
+    forced_bos_token_id: int | None
+    forced_eos_token_id: int | None
+    suppressed_token_ids: tuple[int, ...]
+    max_target_length: int
+    """Largest ``max_new_tokens``."""
+    max_num_beams: int
+    """Largest ``num_beams``."""
+    target_vocabulary_size: int
+    source_languages: tuple[str, ...]
+    """Empty when the model is not told."""
+    target_languages: tuple[str, ...]
+    """Empty when the model is not told."""
+    default_source_language: str
+    """Empty when inputs must name theirs."""
+    default_target_language: str
+    """Empty when inputs must name theirs."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingSettings:
+    """What a model that embeds returns."""
+
+    embedding_size: int
+    pooling: str
+    normalize: bool
+    """Whether embeddings have length 1 when a request does not say."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInfo:
-    """A served model; settings of tasks it lacks are None."""
+    """A served model."""
 
     name: str
     version: str
@@ -94,13 +133,7 @@ class ModelInfo:
     max_source_length: int
     source_vocabulary_size: int
     max_inputs_per_request: int
-    max_new_tokens: int | None
-    """Default limit of new tokens."""
-    num_beams: int | None
-    """Default number of beams."""
-    length_penalty: float | None
-    max_target_length: int | None
-    max_num_beams: int | None
-    embedding_size: int | None
-    pooling: str | None
-    normalize: bool | None
+    generation: GenerationSettings | None
+    """None for models that do not generate."""
+    embedding: EmbeddingSettings | None
+    """None for models that do not embed."""

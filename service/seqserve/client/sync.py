@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from seqserve.client import messages
 from seqserve.client.channel import Connection
 from seqserve.client.errors import to_call_error
-from seqserve.client.messages import GenerateOptions, Source
+from seqserve.client.messages import GenerateOptions, Languages, Source
 from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Token
 from seqserve.v1 import (
     encoding_pb2_grpc,
@@ -75,13 +75,21 @@ class Client:
         *,
         model: str = "",
         version: str = "",
+        source_language: Languages = "",
+        target_language: Languages = "",
         truncate: bool = False,
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generation]:
         """Generates from one text, or from several texts or lists of token ids, in their order."""
         request = messages.generate_request(
-            messages.as_list(inputs), model, version, truncate, options
+            messages.as_list(inputs),
+            model,
+            version,
+            truncate,
+            options,
+            source_language,
+            target_language,
         )
         response = self._call(self._generation.Generate, request, timeout_seconds)
         return [messages.to_generation(result) for result in response.results]
@@ -92,12 +100,16 @@ class Client:
         *,
         model: str = "",
         version: str = "",
+        source_language: str = "",
+        target_language: str = "",
         truncate: bool = False,
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> "GenerationStream":
         """Generates from one input, piece by piece."""
-        request = messages.generate_stream_request(source, model, version, truncate, options)
+        request = messages.generate_stream_request(
+            source, model, version, truncate, options, source_language, target_language
+        )
         call = self._generation.GenerateStream(
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
         )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,8 +17,10 @@ from seqserve.manifest import Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import FinishReason, Generation, Hypothesis, Sequence
+from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
+    Frame,
     Source,
     admitted,
     check_count,
@@ -107,13 +110,21 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         record = model.manifest.generation
         assert record is not None
         expires_at = deadline(context, self._config)
-        options = []
+        options, directions = [], []
         for message, field in inputs:
             layers = list(option_layers)
             if message.HasField("options"):
                 layers.append((message.options, f"{field}.options"))
-            options.append(resolve_options(layers, record, self._config))
-        sources = await self._read_sources(model, inputs, truncate)
+            is_bos_chosen = any(layer.HasField("forced_bos_token_id") for layer, _ in layers)
+            chosen = resolve_options(layers, record, self._config)
+            direction = resolve_direction(message, field, record, is_bos_chosen=is_bos_chosen)
+            if direction.forced_bos_token_id is not None:
+                chosen = dataclasses.replace(
+                    chosen, forced_bos_token_id=direction.forced_bos_token_id
+                )
+            options.append(chosen)
+            directions.append(direction)
+        sources = await self._read_sources(model, inputs, directions, truncate)
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         sequences = [
@@ -122,13 +133,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 future=loop.create_future(),
                 search=make_search(
                     chosen,
-                    decoder_start_token_id=record.decoder_start_token_id,
+                    decoder_start_token_id=direction.decoder_start_token_id,
                     eos_token_id=record.eos_token_id,
                 ),
                 deadline=expires_at,
                 submitted_at=now,
             )
-            for source, chosen in zip(sources, options, strict=True)
+            for source, chosen, direction in zip(sources, options, directions, strict=True)
         ]
         return list(zip(sequences, sources, strict=True))
 
@@ -136,6 +147,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self,
         model: ServedModel,
         inputs: list[tuple[generation_pb2.GenerateInput, str]],
+        directions: list[Direction],
         truncate: bool,
     ) -> list[Source]:
         texts: dict[int, str] = {}
@@ -152,7 +164,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 case _:
                     raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")
         fields = [f"{inputs[index][1]}.text" for index in texts]
-        tokenized = await tokenize(model, list(texts.values()), fields, truncate=truncate)
+        frames = [
+            Frame(directions[index].source_prefix, directions[index].source_suffix)
+            for index in texts
+        ]
+        tokenized = await tokenize(
+            model, list(texts.values()), fields, truncate=truncate, frames=frames
+        )
         sources.update(zip(texts, tokenized, strict=True))
         return [sources[index] for index in range(len(inputs))]
 

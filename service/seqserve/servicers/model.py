@@ -10,7 +10,7 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import Task
+from seqserve.manifest import GenerationRecord, Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.servicers.requests import check_count, check_text
 from seqserve.tokenizer import TokenSpan
@@ -94,16 +94,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             max_inputs_per_request=self._config.max_inputs_per_request,
         )
         if manifest.generation is not None:
-            record = manifest.generation
             message.generation.CopyFrom(
-                model_pb2.GenerationSettings(
-                    max_new_tokens=record.max_new_tokens,
-                    num_beams=min(record.num_beams, self._config.max_num_beams),
-                    length_penalty=record.length_penalty,
-                    max_target_length=record.max_target_length,
-                    max_num_beams=self._config.max_num_beams,
-                    target_vocabulary_size=record.target_vocabulary_size,
-                )
+                _describe_generation(manifest.generation, self._config.max_num_beams)
             )
         if manifest.embedding is not None:
             message.embedding.CopyFrom(
@@ -114,6 +106,32 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 )
             )
         return message
+
+
+def _describe_generation(
+    record: GenerationRecord, max_num_beams: int
+) -> model_pb2.GenerationSettings:
+    message = model_pb2.GenerationSettings(
+        max_new_tokens=record.max_new_tokens,
+        num_beams=min(record.num_beams, max_num_beams),
+        length_penalty=record.length_penalty,
+        max_target_length=record.max_target_length,
+        max_num_beams=max_num_beams,
+        target_vocabulary_size=record.target_vocabulary_size,
+        early_stopping=record.early_stopping,
+        min_new_tokens=record.min_new_tokens,
+        no_repeat_ngram_size=record.no_repeat_ngram_size,
+        repetition_penalty=record.repetition_penalty,
+        forced_bos_token_id=record.forced_bos_token_id,
+        forced_eos_token_id=record.forced_eos_token_id,
+        suppressed_token_ids=record.suppressed_tokens,
+    )
+    if record.languages is not None:
+        message.source_languages.extend(sorted(record.languages.source))
+        message.target_languages.extend(sorted(record.languages.target))
+        message.default_source_language = record.languages.default_source or ""
+        message.default_target_language = record.languages.default_target or ""
+    return message
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

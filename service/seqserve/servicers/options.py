@@ -33,14 +33,28 @@ def resolve_options(
             values[field.name], paths[field.name] = value, f"{path}.{field.name}"
     checks = _Checks(values, paths)
     num_beams = checks.integer("num_beams", record.num_beams, 1, config.max_num_beams)
+    max_new_tokens = checks.integer(
+        "max_new_tokens", record.max_new_tokens, 1, record.max_target_length
+    )
     options = GenerateOptions(
-        max_new_tokens=checks.integer(
-            "max_new_tokens", record.max_new_tokens, 1, record.max_target_length
-        ),
+        max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         num_return_sequences=checks.integer("num_return_sequences", 1, 1, num_beams),
         length_penalty=checks.finite("length_penalty", record.length_penalty),
-        early_stopping=bool(values.get("early_stopping", False)),
+        early_stopping=bool(values.get("early_stopping", record.early_stopping)),
+        # A default beyond the request's own limit bars the end token up to that limit.
+        min_new_tokens=checks.integer(
+            "min_new_tokens", min(record.min_new_tokens, max_new_tokens), 0, max_new_tokens
+        ),
+        no_repeat_ngram_size=checks.integer(
+            "no_repeat_ngram_size", record.no_repeat_ngram_size, 0, record.max_target_length
+        ),
+        repetition_penalty=checks.positive("repetition_penalty", record.repetition_penalty),
+        forced_bos_token_id=checks.token(
+            "forced_bos_token_id", record.forced_bos_token_id, record.target_vocabulary_size
+        ),
+        forced_eos_token_id=record.forced_eos_token_id,
+        suppressed_tokens=record.suppressed_tokens,
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
     )
@@ -78,6 +92,22 @@ class _Checks:
         if not math.isfinite(value):
             raise self._refusal(name, f"must be finite, but is {value}")
         return float(value)
+
+    def positive(self, name: str, default: float) -> float:
+        value = self.finite(name, default)
+        if value <= 0:
+            raise self._refusal(name, f"must be above 0, but is {value}")
+        return value
+
+    def token(self, name: str, default: int | None, vocabulary_size: int) -> int | None:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        if not 0 <= value < vocabulary_size:
+            raise self._refusal(
+                name, f"must be at least 0 and below {vocabulary_size}, but is {value}"
+            )
+        return int(value)
 
     def _refusal(self, name: str, rule: str) -> InvalidRequestError:
         return InvalidRequestError(self._paths[name], f"`{name}` {rule}")

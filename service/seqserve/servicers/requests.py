@@ -9,7 +9,7 @@ import dataclasses
 import time
 from collections.abc import AsyncIterator
 from collections.abc import Sequence as Items
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import duration_pb2
@@ -64,29 +64,54 @@ def check_text(text: str, field: str, config: ServerConfig) -> None:
         )
 
 
+class Frame(NamedTuple):
+    """Tokens around those of a text."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+
 async def tokenize(
-    model: ServedModel, texts: Items[str], fields: Items[str], *, truncate: bool
+    model: ServedModel,
+    texts: Items[str],
+    fields: Items[str],
+    *,
+    truncate: bool,
+    frames: Items[Frame] | None = None,
 ) -> list[Source]:
     """Tokenizes checked texts, off the event loop unless they are short.
+
+    Args:
+        model: Whose tokenizer and limit to use.
+        texts: The texts.
+        fields: Where each comes from.
+        truncate: Whether texts that are too long are cut.
+        frames: Tokens to put around each text, within the limit and never cut; None for nothing.
 
     Raises:
         InvalidRequestError: A text has more tokens than the model reads and ``truncate`` is off.
     """
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
+    if frames is None:
+        frames = [Frame((), ())] * len(texts)
     if sum(map(len, texts)) <= _INLINE_BYTES:
-        encoded = _encode(tokenizer, texts, limit)
+        sources = _encode(tokenizer, texts, frames, limit)
     else:
-        encoded = await asyncio.to_thread(_encode, tokenizer, texts, limit)
-    sources = []
-    for (tokens, num_cut), field in zip(encoded, fields, strict=True):
-        if num_cut and not truncate:
-            check_length(len(tokens) + num_cut, limit, field)
-        sources.append(Source(tuple(tokens), num_cut))
+        sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)
+    for source, field in zip(sources, fields, strict=True):
+        if source.num_truncated and not truncate:
+            check_length(len(source.tokens) + source.num_truncated, limit, field)
     return sources
 
 
-def _encode(tokenizer: Tokenizer, texts: Items[str], limit: int) -> list[tuple[list[int], int]]:
-    return [tokenizer.encode_truncated(text, limit) for text in texts]
+def _encode(
+    tokenizer: Tokenizer, texts: Items[str], frames: Items[Frame], limit: int
+) -> list[Source]:
+    sources = []
+    for text, (prefix, suffix) in zip(texts, frames, strict=True):
+        tokens, num_cut = tokenizer.encode_truncated(text, limit - len(prefix) - len(suffix))
+        sources.append(Source((*prefix, *tokens, *suffix), num_cut))
+    return sources
 
 
 def check_length(length: int, limit: int, field: str) -> None:

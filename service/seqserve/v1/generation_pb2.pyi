@@ -58,6 +58,10 @@ class GenerateOptions(_message.Message):
     EARLY_STOPPING_FIELD_NUMBER: _builtins.int
     RETURN_SCORES_FIELD_NUMBER: _builtins.int
     RETURN_TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    MIN_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Limit of new target tokens, the end token included. At least 1; at most the model's
     `max_target_length`. A larger value is refused with INVALID_ARGUMENT, never lowered.
@@ -81,6 +85,22 @@ class GenerateOptions(_message.Message):
     """
     return_token_log_probabilities: _builtins.bool
     """Whether hypotheses carry the log-probability of each token. Default false."""
+    min_new_tokens: _builtins.int
+    """New tokens before which the end token is barred. At least 0, which is off; at most
+    `max_new_tokens`.
+    """
+    no_repeat_ngram_size: _builtins.int
+    """Size of the n-grams that must not come twice in a target, the start token included. At least 0,
+    which is off.
+    """
+    repetition_penalty: _builtins.float
+    """Divides the scores of tokens the target already has; negative scores are multiplied. Above 0;
+    above 1 discourages repetition, 1 is off.
+    """
+    forced_bos_token_id: _builtins.int
+    """The token every target begins with, an id of the target vocabulary. It counts as a new token
+    and scores 0. For models that are told the target language this way, set `target_language`.
+    """
     def __init__(
         self,
         *,
@@ -91,21 +111,33 @@ class GenerateOptions(_message.Message):
         early_stopping: _builtins.bool | None = ...,
         return_scores: _builtins.bool | None = ...,
         return_token_log_probabilities: _builtins.bool | None = ...,
+        min_new_tokens: _builtins.int | None = ...,
+        no_repeat_ngram_size: _builtins.int | None = ...,
+        repetition_penalty: _builtins.float | None = ...,
+        forced_bos_token_id: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
+    _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
+    _WhichOneofArgType__forced_bos_token_id: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id"]  # noqa: Y015
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_new_tokens: _TypeAlias = _typing.Literal["_max_new_tokens", b"_max_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__min_new_tokens: _TypeAlias = _typing.Literal["min_new_tokens"]  # noqa: Y015
+    _WhichOneofArgType__min_new_tokens: _TypeAlias = _typing.Literal["_min_new_tokens", b"_min_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["no_repeat_ngram_size"]  # noqa: Y015
+    _WhichOneofArgType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["_no_repeat_ngram_size", b"_no_repeat_ngram_size"]  # noqa: Y015
     _WhichOneofReturnType__num_beams: _TypeAlias = _typing.Literal["num_beams"]  # noqa: Y015
     _WhichOneofArgType__num_beams: _TypeAlias = _typing.Literal["_num_beams", b"_num_beams"]  # noqa: Y015
     _WhichOneofReturnType__num_return_sequences: _TypeAlias = _typing.Literal["num_return_sequences"]  # noqa: Y015
     _WhichOneofArgType__num_return_sequences: _TypeAlias = _typing.Literal["_num_return_sequences", b"_num_return_sequences"]  # noqa: Y015
+    _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
+    _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
     _WhichOneofReturnType__return_scores: _TypeAlias = _typing.Literal["return_scores"]  # noqa: Y015
     _WhichOneofArgType__return_scores: _TypeAlias = _typing.Literal["_return_scores", b"_return_scores"]  # noqa: Y015
     _WhichOneofReturnType__return_token_log_probabilities: _TypeAlias = _typing.Literal["return_token_log_probabilities"]  # noqa: Y015
@@ -113,13 +145,21 @@ class GenerateOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_bos_token_id) -> _WhichOneofReturnType__forced_bos_token_id | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_new_tokens) -> _WhichOneofReturnType__min_new_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__no_repeat_ngram_size) -> _WhichOneofReturnType__no_repeat_ngram_size | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_beams) -> _WhichOneofReturnType__num_beams | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__num_return_sequences) -> _WhichOneofReturnType__num_return_sequences | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_scores) -> _WhichOneofReturnType__return_scores | None: ...
     @_typing.overload
@@ -162,8 +202,20 @@ class GenerateInput(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     TOKEN_IDS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text; tokenized by the server with the model's tokenizer."""
+    source_language: _builtins.str
+    """Language of the source, one of the model's `source_languages`. Unset: the model's default, if
+    it has one; otherwise required. Inputs given as token ids already hold it, so that it must be
+    unset. Must be unset for models without source languages.
+    """
+    target_language: _builtins.str
+    """Language of the target, one of the model's `target_languages`. Unset: the model's default, if
+    it has one; otherwise required. Must be unset for models without target languages, and for
+    inputs given as token ids to a model that reads it from the source.
+    """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
         """Token ids, taken as they are."""
@@ -178,10 +230,12 @@ class GenerateInput(_message.Message):
         text: _builtins.str = ...,
         token_ids: Global___TokenIds | None = ...,
         options: Global___GenerateOptions | None = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "source_language", b"source_language", "target_language", b"target_language", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

@@ -81,6 +81,17 @@ class GenerationSettings(_message.Message):
     MAX_TARGET_LENGTH_FIELD_NUMBER: _builtins.int
     MAX_NUM_BEAMS_FIELD_NUMBER: _builtins.int
     TARGET_VOCABULARY_SIZE_FIELD_NUMBER: _builtins.int
+    EARLY_STOPPING_FIELD_NUMBER: _builtins.int
+    MIN_NEW_TOKENS_FIELD_NUMBER: _builtins.int
+    NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
+    REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
+    FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    FORCED_EOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGES_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGES_FIELD_NUMBER: _builtins.int
+    DEFAULT_SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    DEFAULT_TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Default limit of new target tokens."""
     num_beams: _builtins.int
@@ -93,6 +104,34 @@ class GenerationSettings(_message.Message):
     """Largest `num_beams` a request may ask for."""
     target_vocabulary_size: _builtins.int
     """Entries of the target vocabulary."""
+    early_stopping: _builtins.bool
+    """Whether beam search ends with the first `num_beams` hypotheses by default."""
+    min_new_tokens: _builtins.int
+    """Default number of new tokens before which the end token is barred; 0 is off."""
+    no_repeat_ngram_size: _builtins.int
+    """Default size of the n-grams that must not come twice; 0 is off."""
+    repetition_penalty: _builtins.float
+    """Default penalty of tokens the target already has; 1 is off."""
+    forced_bos_token_id: _builtins.int
+    """The token targets begin with by default; unset when there is none."""
+    forced_eos_token_id: _builtins.int
+    """The token that ends a target at `max_new_tokens`; unset when there is none."""
+    default_source_language: _builtins.str
+    """Language of sources that name none; empty when they must."""
+    default_target_language: _builtins.str
+    """Language of targets of inputs that name none; empty when they must."""
+    @_builtins.property
+    def suppressed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens that are never generated, unless forced."""
+
+    @_builtins.property
+    def source_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages a multilingual model reads, sorted; empty when it is not told."""
+
+    @_builtins.property
+    def target_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Languages a multilingual model writes, sorted; empty when it is not told."""
+
     def __init__(
         self,
         *,
@@ -102,12 +141,30 @@ class GenerationSettings(_message.Message):
         max_target_length: _builtins.int = ...,
         max_num_beams: _builtins.int = ...,
         target_vocabulary_size: _builtins.int = ...,
+        early_stopping: _builtins.bool = ...,
+        min_new_tokens: _builtins.int = ...,
+        no_repeat_ngram_size: _builtins.int = ...,
+        repetition_penalty: _builtins.float = ...,
+        forced_bos_token_id: _builtins.int | None = ...,
+        forced_eos_token_id: _builtins.int | None = ...,
+        suppressed_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        source_languages: _abc.Iterable[_builtins.str] | None = ...,
+        target_languages: _abc.Iterable[_builtins.str] | None = ...,
+        default_source_language: _builtins.str = ...,
+        default_target_language: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id", "_forced_eos_token_id", b"_forced_eos_token_id", "forced_bos_token_id", b"forced_bos_token_id", "forced_eos_token_id", b"forced_eos_token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_num_beams", b"max_num_beams", "max_target_length", b"max_target_length", "num_beams", b"num_beams", "target_vocabulary_size", b"target_vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id", "_forced_eos_token_id", b"_forced_eos_token_id", "default_source_language", b"default_source_language", "default_target_language", b"default_target_language", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "forced_eos_token_id", b"forced_eos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_num_beams", b"max_num_beams", "max_target_length", b"max_target_length", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "repetition_penalty", b"repetition_penalty", "source_languages", b"source_languages", "suppressed_token_ids", b"suppressed_token_ids", "target_languages", b"target_languages", "target_vocabulary_size", b"target_vocabulary_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
+    _WhichOneofArgType__forced_bos_token_id: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id"]  # noqa: Y015
+    _WhichOneofReturnType__forced_eos_token_id: _TypeAlias = _typing.Literal["forced_eos_token_id"]  # noqa: Y015
+    _WhichOneofArgType__forced_eos_token_id: _TypeAlias = _typing.Literal["_forced_eos_token_id", b"_forced_eos_token_id"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_bos_token_id) -> _WhichOneofReturnType__forced_bos_token_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_eos_token_id) -> _WhichOneofReturnType__forced_eos_token_id | None: ...
 
 Global___GenerationSettings: _TypeAlias = GenerationSettings  # noqa: Y015
 

@@ -76,7 +76,8 @@ class ModelServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def Tokenize(self, request, context):
-        """Splits text into the tokens the model would read.
+        """Splits text into the tokens the model would read. For models that are told languages: the
+        tokens of the text alone, without those that tell the languages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -38,7 +38,9 @@ class ModelServiceStub:
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
     """Describes one model: tasks, limits, defaults."""
     Tokenize: _grpc.UnaryUnaryMultiCallable[_model_pb2.TokenizeRequest, _model_pb2.TokenizeResponse]
-    """Splits text into the tokens the model would read."""
+    """Splits text into the tokens the model would read. For models that are told languages: the
+    tokens of the text alone, without those that tell the languages.
+    """
     Detokenize: _grpc.UnaryUnaryMultiCallable[_model_pb2.DetokenizeRequest, _model_pb2.DetokenizeResponse]
     """Joins tokens to text."""
 
@@ -52,7 +54,9 @@ class ModelServiceAsyncStub(ModelServiceStub):
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes one model: tasks, limits, defaults."""
     Tokenize: _aio.UnaryUnaryMultiCallable[_model_pb2.TokenizeRequest, _model_pb2.TokenizeResponse]  # type: ignore[assignment]
-    """Splits text into the tokens the model would read."""
+    """Splits text into the tokens the model would read. For models that are told languages: the
+    tokens of the text alone, without those that tell the languages.
+    """
     Detokenize: _aio.UnaryUnaryMultiCallable[_model_pb2.DetokenizeRequest, _model_pb2.DetokenizeResponse]  # type: ignore[assignment]
     """Joins tokens to text."""
 
@@ -81,7 +85,9 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _model_pb2.TokenizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.TokenizeResponse, _abc.Awaitable[_model_pb2.TokenizeResponse]]:
-        """Splits text into the tokens the model would read."""
+        """Splits text into the tokens the model would read. For models that are told languages: the
+        tokens of the text alone, without those that tell the languages.
+        """
 
     @_abc_1.abstractmethod
     def Detokenize(
