@@ -48,6 +48,20 @@ class GenerationConfig:
     num_beams: int = 1
     length_penalty: float = 1.0
     """A finished hypothesis scores ``sum_logprobs / length ** length_penalty``."""
+    early_stopping: bool = False
+    """Beam search ends with the first ``num_beams`` finished hypotheses."""
+    min_new_tokens: int = 0
+    """The end token is barred before this many tokens; 0 is off."""
+    no_repeat_ngram_size: int = 0
+    """No n-gram of this size comes twice in a target; 0 is off."""
+    repetition_penalty: float = 1.0
+    """Above 1 makes tokens the target already has less likely; 1 is off."""
+    forced_bos_token_id: int | None = None
+    """What every target begins with."""
+    forced_eos_token_id: int | None = None
+    """What a target that reaches its limit ends with."""
+    suppressed_tokens: tuple[int, ...] = ()
+    """Never generated, unless forced."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Positions: the sinusoidal table, and the relative position bias of T5."""
 
 import math
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Literal, Optional
 
 import torch
 from torch import Tensor, nn
@@ -10,16 +10,28 @@ if TYPE_CHECKING:
     from seqserve_export.transformer_config import BlockConfig
 
 
-def sinusoidal_table(num_positions: int, size: int) -> Tensor:
+def sinusoidal_table(
+    num_positions: int,
+    size: int,
+    *,
+    rates: Literal["vaswani", "tensor2tensor"] = "vaswani",
+    first_position: int = 0,
+) -> Tensor:
     """Fixed position vectors [num_positions, size]: all sines first, then all cosines.
 
+    Sinusoid ``i`` has the rate ``10000 ** (-i / n)``, where n is half the size (``vaswani``), or one
+    less (``tensor2tensor``, and after it fairseq).
+
     Source: Vaswani et al. 2017, section 3.5, in the halves layout of Marian and of
-    ``transformers`` (``MarianSinusoidalPositionalEmbedding``).
+    ``transformers`` (``MarianSinusoidalPositionalEmbedding``,
+    ``M2M100SinusoidalPositionalEmbedding``).
     """
     half = size - size // 2
-    rates = torch.exp(torch.arange(0, size, 2, dtype=torch.float64) * (-math.log(10000.0) / size))
-    angles = torch.arange(num_positions, dtype=torch.float64)[:, None] * rates  # [P, half]
-    return torch.cat([angles.sin()[:, :half], angles.cos()[:, : size // 2]], dim=1).float()
+    steps = torch.arange(half, dtype=torch.float64, device="cpu")
+    num_steps = size / 2 if rates == "vaswani" else size // 2 - 1
+    places = torch.arange(num_positions, dtype=torch.float64, device="cpu") + first_position
+    angles = places[:, None] * torch.exp(steps * (-math.log(10000.0) / num_steps))  # [P, half]
+    return torch.cat([angles.sin(), angles.cos()[:, : size // 2]], dim=1).float()
 
 
 def position_buckets(
@@ -49,19 +61,40 @@ def position_buckets(
 
 
 class RelativePositionBias(nn.Module):
-    """A learned score per head for the distance between query and key, shared by all layers."""
+    """A learned score per head for the distance between query and key.
+
+    All layers of a stack share it (T5), or each has its own (UMT5).
+    """
 
     buckets: Tensor
 
     def __init__(
-        self, num_heads: int, num_buckets: int, max_distance: int, *, is_bidirectional: bool
+        self,
+        num_heads: int,
+        num_buckets: int,
+        max_distance: int,
+        *,
+        is_bidirectional: bool,
+        num_layers: int | None = None,
     ) -> None:
+        """Makes a bias of zeros.
+
+        Args:
+            num_heads: H.
+            num_buckets: Learned scores of each head.
+            max_distance: Distances beyond share the last bucket.
+            is_bidirectional: Whether keys after the query are told apart.
+            num_layers: L, where each layer has its own; None where they share.
+        """
         super().__init__()
         self.max_distance = max_distance
-        self.weight = nn.Parameter(torch.zeros(num_buckets, num_heads))
+        shape = (num_buckets, num_heads)
+        self.weight = nn.Parameter(
+            torch.zeros(shape if num_layers is None else (num_layers, *shape))
+        )
         # Buckets are constant from max_distance on, so a table over the clamped distances holds
         # them all, and the graph needs one lookup instead of logarithms.
-        distances = torch.arange(-max_distance, max_distance + 1)
+        distances = torch.arange(-max_distance, max_distance + 1, device="cpu")
         buckets = position_buckets(
             distances,
             is_bidirectional=is_bidirectional,
@@ -72,7 +105,7 @@ class RelativePositionBias(nn.Module):
 
     @classmethod
     def of(
-        cls, config: "BlockConfig", *, is_bidirectional: bool
+        cls, config: "BlockConfig", num_layers: int, *, is_bidirectional: bool
     ) -> Optional["RelativePositionBias"]:
         """The bias a configuration asks for, or None."""
         if config.positions != "relative":
@@ -82,12 +115,18 @@ class RelativePositionBias(nn.Module):
             config.num_position_buckets,
             config.max_position_distance,
             is_bidirectional=is_bidirectional,
+            num_layers=num_layers if config.has_position_bias_per_layer else None,
         )
 
-    def forward(self, query_positions: Tensor, num_keys: int) -> Tensor:
-        """The bias of queries at [B or 1, T] to keys 0..P-1: [B or 1, H, T, P]."""
+    def forward(self, query_positions: Tensor, num_keys: int, num_layers: int) -> list[Tensor]:
+        """For each layer the bias of queries at [B or 1, T] to keys 0..P-1: [B or 1, H, T, P]."""
         key_positions = torch.arange(num_keys, device=query_positions.device)
         distances = key_positions - query_positions[..., None]  # [B, T, P]
         index = distances.clamp(-self.max_distance, self.max_distance) + self.max_distance
-        by_distance = self.weight[self.buckets]  # [2 * max_distance + 1, H]
+        if self.weight.ndim == 2:
+            return [self._look_up(self.weight, index)] * num_layers
+        return [self._look_up(weight, index) for weight in self.weight]
+
+    def _look_up(self, weight: Tensor, index: Tensor) -> Tensor:
+        by_distance = weight[self.buckets]  # [2 * max_distance + 1, H]
         return by_distance[index].permute(0, 3, 1, 2)

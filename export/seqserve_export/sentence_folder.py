@@ -22,6 +22,7 @@ from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import read_encoder
 from seqserve_export.json_file import read_json, read_json_object
 from seqserve_export.pooling import PoolingMode
+from seqserve_export.samples import SAMPLES
 from seqserve_export.source import EmbeddingSource
 from seqserve_export.tokenizer_file import read_tokenizer
 from seqserve_export.weights import read_weights
@@ -32,23 +33,6 @@ _POOLING_FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
 }
-
-SAMPLES = (
-    "The quick brown fox jumps over the lazy dog.",
-    "a",
-    "How do I reset my password?",
-    "Übung macht den Meister, sagt die Großmutter.",
-    "El niño comió una manzana en el jardín.",
-    "東京は日本の首都です。",
-    "机器学习正在改变世界。",
-    "Привет, как дела?",
-    "I love this! 😀🎉 10/10 would recommend 👍🏽",
-    "E = mc^2, f(x) = 3x + 1; <b>not</b> html & 50% off!!!",
-    "NAÏVE café résumé coöperate Ångström",
-    "Once upon a time there was a model that had to read a rather long text. " * 12,
-)
-"""Sources every folder is verified with: scripts, accents, emoji, signs, short and long."""
-
 
 def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingSource:
     """Reads the folder.

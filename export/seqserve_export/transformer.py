@@ -33,7 +33,12 @@ class Embedding(nn.Module):
         if config.positions == "learned":
             self.position = nn.Embedding(max_length, config.model_size)
         elif config.positions == "sinusoidal":
-            table = sinusoidal_table(max_length, config.model_size)
+            table = sinusoidal_table(
+                max_length,
+                config.model_size,
+                rates=config.sinusoidal_rates,
+                first_position=config.first_position,
+            )
             self.position = nn.Embedding(max_length, config.model_size, _weight=table)
             self.position.weight.requires_grad_(False)
         self.norm = make_norm(config) if config.has_embedding_norm else None
@@ -56,16 +61,16 @@ class Encoder(nn.Module):
     def __init__(self, config: BlockConfig, num_layers: int) -> None:
         super().__init__()
         self.layers = nn.ModuleList(EncoderLayer(config) for _ in range(num_layers))
-        self.position_bias = RelativePositionBias.of(config, is_bidirectional=True)
+        self.position_bias = RelativePositionBias.of(config, num_layers, is_bidirectional=True)
         self.norm = make_norm(config) if config.has_final_norm else None
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """Maps embedded sources [B, S, M] with their lengths [B] to encoder states [B, S, M]."""
-        bias = None
+        biases = [None] * len(self.layers)
         if self.position_bias is not None:
             positions = torch.arange(states.shape[1], device=states.device)[None]
-            bias = self.position_bias(positions, states.shape[1])
-        for layer in self.layers:
+            biases = self.position_bias(positions, states.shape[1], len(self.layers))
+        for layer, bias in zip(self.layers, biases, strict=True):
             states = layer(states, lengths, bias)
         return states if self.norm is None else self.norm(states)
 
@@ -76,7 +81,9 @@ class Decoder(nn.Module):
     def __init__(self, config: TransformerConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(DecoderLayer(config) for _ in range(config.num_decoder_layers))
-        self.position_bias = RelativePositionBias.of(config, is_bidirectional=False)
+        self.position_bias = RelativePositionBias.of(
+            config, config.num_decoder_layers, is_bidirectional=False
+        )
         self.norm = make_norm(config) if config.has_final_norm else None
 
     def project_source(self, encoder_states: Tensor) -> Cache:
@@ -109,16 +116,16 @@ class Decoder(nn.Module):
         Returns:
             States [B, T, M], then the self-attention and the cross-attention keys and values.
         """
-        bias = None
+        biases = [None] * len(self.layers)
         if self.position_bias is not None:
             num_keys = states.shape[1] if past is None else past[0][0].shape[2]
-            bias = self.position_bias(positions, num_keys)
+            biases = self.position_bias(positions, num_keys, len(self.layers))
         presents: Cache = []
         sources: Cache = []
         for index, layer in enumerate(self.layers):
             layer_past = None if past is None else past[index]
             states, present, layer_source = layer(
-                states, target_lengths, source[index], source_lengths, layer_past, bias
+                states, target_lengths, source[index], source_lengths, layer_past, biases[index]
             )
             presents.append(present)
             sources.append(layer_source)

@@ -25,6 +25,12 @@ class BlockConfig:
     is_gated: bool = False
     """The feed-forward hidden layer is ``activation(gate(x)) * up(x)``."""
     positions: Literal["learned", "sinusoidal", "relative"] = "learned"
+    sinusoidal_rates: Literal["vaswani", "tensor2tensor"] = "vaswani"
+    """Which rates the sinusoids have, see ``positions``."""
+    first_position: int = 0
+    """Row of the sinusoidal table that the first token takes (2 in M2M100)."""
+    has_position_bias_per_layer: bool = False
+    """Each layer learns its own relative position bias (UMT5) instead of one for its stack."""
     num_position_buckets: int = 32
     """Buckets of the relative position bias."""
     max_position_distance: int = 128

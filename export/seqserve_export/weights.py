@@ -5,6 +5,7 @@ then by a loader that knows tensors and containers and refuses everything else.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors
@@ -92,6 +93,18 @@ def assign_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], what
     Raises:
         CheckpointError: Lists every tensor that is missing, unexpected or of another shape.
     """
+    check_weights(expected, weights, what)
+    with torch.no_grad():
+        for name, tensor in expected.items():
+            tensor.copy_(weights[name])
+
+
+def check_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], what: str) -> None:
+    """Checks that weights are the expected ones, no more and no less.
+
+    Raises:
+        CheckpointError: Lists every tensor that is missing, unexpected or of another shape.
+    """
     problems = [f"missing {name}" for name in expected if name not in weights]
     problems += [f"unexpected {name}" for name in weights if name not in expected]
     problems += [
@@ -101,6 +114,3 @@ def assign_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], what
     ]
     if problems:
         raise CheckpointError(f"{what} does not fit its configuration: " + "; ".join(problems))
-    with torch.no_grad():
-        for name, tensor in expected.items():
-            tensor.copy_(weights[name])

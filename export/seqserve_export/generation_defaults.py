@@ -1,0 +1,144 @@
+"""The decoding defaults of a Hugging Face folder, as ours.
+
+Source: ``GenerationConfig`` of ``transformers`` 5 and what ``GenerationMixin.generate`` takes for
+a value that is not set.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig as FolderConfig
+
+from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.errors import CheckpointError, UnsupportedError
+
+GENERATION_FILE = "generation_config.json"
+
+DEFAULT_MAX_NEW_TOKENS = 256
+"""Where a folder sets no limit. ``transformers`` would stop at 20 tokens, with a warning."""
+
+_NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "begin_suppress_tokens": ((), []),
+    "constraints": (),
+    "diversity_penalty": (0.0,),
+    "do_sample": (False,),
+    "dola_layers": (),
+    "encoder_no_repeat_ngram_size": (0,),
+    "encoder_repetition_penalty": (1.0,),
+    "exponential_decay_length_penalty": (),
+    "force_words_ids": (),
+    "guidance_scale": (1.0,),
+    "num_beam_groups": (1,),
+    "penalty_alpha": (0.0,),
+    "remove_invalid_values": (False,),
+    "renormalize_logits": (False,),
+    "sequence_bias": (),
+    "stop_strings": (),
+    "token_healing": (False,),
+    "watermarking_config": (),
+}
+"""What changes results and is not supported, with the values besides null that change nothing."""
+
+
+def read_generation_config(
+    folder: Path, *, max_target_length: int, fallback_start_token_id: int | None = None
+) -> GenerationConfig:
+    """Reads ``generation_config.json``, or what older folders keep of it in ``config.json``.
+
+    Args:
+        folder: The Hugging Face folder.
+        max_target_length: Target tokens the model has positions for.
+        fallback_start_token_id: What decoding starts with where the folder says nothing.
+
+    Raises:
+        UnsupportedError: It asks for what our search does not do; the message lists all of it.
+        CheckpointError: It is malformed, or lacks a special token.
+    """
+    config = _read(folder)
+    _check_supported(config)
+    eos_token_id = _only(config.eos_token_id, "eos_token_id")
+    start = config.decoder_start_token_id
+    if start is None:
+        start = config.bos_token_id if fallback_start_token_id is None else fallback_start_token_id
+    pad_token_id = eos_token_id if config.pad_token_id is None else config.pad_token_id
+    max_new_tokens = min(_read_max_new_tokens(config), max_target_length)
+    # min_length counts the start token.
+    min_new_tokens = max(config.min_new_tokens or 0, (config.min_length or 0) - 1, 0)
+    return GenerationConfig(
+        decoder_start_token_id=_only(start, "decoder_start_token_id"),
+        eos_token_id=eos_token_id,
+        pad_token_id=_only(pad_token_id, "pad_token_id"),
+        max_new_tokens=max_new_tokens,
+        num_beams=config.num_beams or 1,
+        length_penalty=1.0 if config.length_penalty is None else float(config.length_penalty),
+        early_stopping=bool(config.early_stopping),
+        min_new_tokens=min(min_new_tokens, max_new_tokens),
+        no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
+        repetition_penalty=float(config.repetition_penalty or 1.0),
+        forced_bos_token_id=_only_or_none(config.forced_bos_token_id, "forced_bos_token_id"),
+        forced_eos_token_id=_only_or_none(config.forced_eos_token_id, "forced_eos_token_id"),
+        suppressed_tokens=_read_suppressed(config),
+    )
+
+
+def _read(folder: Path) -> Any:
+    is_own_file = (folder / GENERATION_FILE).is_file()
+    try:
+        if is_own_file:
+            return FolderConfig.from_pretrained(folder, local_files_only=True)
+        return FolderConfig.from_pretrained(
+            folder, config_file_name="config.json", _from_model_config=True, local_files_only=True
+        )
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        name = GENERATION_FILE if is_own_file else "config.json"
+        raise CheckpointError(f"{folder / name} is malformed: {error}") from error
+
+
+def _check_supported(config: Any) -> None:
+    problems = [
+        f'"{name}": {value!r}'
+        for name, neutral in _NEUTRAL.items()
+        if (value := getattr(config, name, None)) is not None and value not in neutral
+    ]
+    if config.early_stopping not in (None, True, False):
+        problems.append(f'"early_stopping": {config.early_stopping!r}')
+    problems += [
+        f'"bad_words_ids" with {words}'
+        for words in config.bad_words_ids or []
+        if len(words) != 1
+    ]
+    if problems:
+        raise UnsupportedError(
+            f"the decoding defaults ask for what is not supported: {', '.join(problems)}; remove it "
+            f"from {GENERATION_FILE}, if results without it are what you want"
+        )
+
+
+def _read_max_new_tokens(config: Any) -> int:
+    if config.max_new_tokens is not None:
+        return int(config.max_new_tokens)
+    if config.max_length is not None:
+        return max(1, int(config.max_length) - 1)  # max_length counts the start token
+    return DEFAULT_MAX_NEW_TOKENS
+
+
+def _read_suppressed(config: Any) -> tuple[int, ...]:
+    # To transformers the end token is never a bad word.
+    bad_words = {token for (token,) in config.bad_words_ids or []} - {config.eos_token_id}
+    return tuple(sorted(bad_words | set(config.suppress_tokens or [])))
+
+
+def _only(value: Any, name: str) -> int:
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, list):
+        raise UnsupportedError(f'"{name}" with several tokens, {value}, is not supported')
+    if not isinstance(value, int):
+        raise CheckpointError(
+            f'"{name}" must be a token id in {GENERATION_FILE} or config.json, but is {value!r}'
+        )
+    return value
+
+
+def _only_or_none(value: Any, name: str) -> int | None:
+    return None if value is None else _only(value, name)
