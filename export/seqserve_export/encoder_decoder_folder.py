@@ -94,9 +94,9 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
     architectures = config.get("architectures") or []
     if architectures and not any(str(name).endswith(_HEADS) for name in architectures):
         raise UnsupportedError(
-            f'{folder} is for {", ".join(map(str, architectures))} ("architectures"); of the family '
-            f"{config['model_type']} only models that generate text are supported, whose class ends "
-            f"with {' or '.join(_HEADS)}"
+            f'{folder} is for {", ".join(map(str, architectures))} ("architectures"); of the '
+            f"family {config['model_type']} only models that generate text are supported, whose "
+            f"class ends with {' or '.join(_HEADS)}"
         )
 
 
@@ -122,12 +122,11 @@ def _find_start(languages: Languages | None) -> int | None:
     """What stands for the start token where every target starts with its language."""
     if languages is None or languages.target_mode != "decoder_start":
         return None
-    return min(languages.target_codes.values())
+    token_ids: list[int] = list(languages.target_codes.values())
+    return min(token_ids)
 
 
-def _to_record(
-    languages: Languages, generation: GenerationConfig, folder: Path
-) -> LanguageRecord:
+def _to_record(languages: Languages, generation: GenerationConfig, folder: Path) -> LanguageRecord:
     default_target = languages.default_target
     if default_target is None and languages.target_mode == "forced_bos":
         # A checkpoint tuned for one target language forces its token.
@@ -145,5 +144,3 @@ def _to_record(
         )
     except ValueError as error:
         raise CheckpointError(f"the languages of {folder} do not fit: {error}") from error
-
-

@@ -28,6 +28,7 @@ from seqserve_export.pooling import Pooling
 from seqserve_export.source import EmbeddingSource, GenerationSource, Source
 from seqserve_export.source_folder import read_source_folder
 from seqserve_export.verification import Verification
+from seqserve_export.weight_file import WeightFile
 
 SOURCE_TOKENIZER_FILE = "tokenizer.json"
 TARGET_TOKENIZER_FILE = "target_tokenizer.json"
@@ -137,10 +138,11 @@ def _fill_generation(folder: Path, source: GenerationSource, on_phase: OnPhase) 
     source.source_tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
     if source.target_tokenizer is not None:
         source.target_tokenizer.save(str(folder / TARGET_TOKENIZER_FILE))
+    weights = WeightFile(folder)
     on_phase("exporting the encode graph")
-    encode_path = write_graph(EncodeGraph(source.model), folder, "encode")
+    encode_path = write_graph(EncodeGraph(source.model), folder, "encode", weights)
     on_phase("exporting the decode graph")
-    decode_path = write_graph(DecodeGraph(source.model), folder, "decode")
+    decode_path = write_graph(DecodeGraph(source.model), folder, "decode", weights)
     on_phase("verifying")
     return GenerationVerifier(source, encode_path, decode_path).verify()
 
@@ -148,7 +150,8 @@ def _fill_generation(folder: Path, source: GenerationSource, on_phase: OnPhase) 
 def _fill_embedding(folder: Path, source: EmbeddingSource, on_phase: OnPhase) -> Verification:
     source.tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
     on_phase("exporting the embed graph")
-    path = write_graph(EmbedGraph(source.model, Pooling(source.pooling)), folder, "embed")
+    graph = EmbedGraph(source.model, Pooling(source.pooling))
+    path = write_graph(graph, folder, "embed", WeightFile(folder))
     on_phase("verifying")
     return EmbeddingVerifier(source, path).verify()
 

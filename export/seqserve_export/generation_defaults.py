@@ -103,14 +103,12 @@ def _check_supported(config: Any) -> None:
     if config.early_stopping not in (None, True, False):
         problems.append(f'"early_stopping": {config.early_stopping!r}')
     problems += [
-        f'"bad_words_ids" with {words}'
-        for words in config.bad_words_ids or []
-        if len(words) != 1
+        f'"bad_words_ids" with {words}' for words in config.bad_words_ids or [] if len(words) != 1
     ]
     if problems:
         raise UnsupportedError(
-            f"the decoding defaults ask for what is not supported: {', '.join(problems)}; remove it "
-            f"from {GENERATION_FILE}, if results without it are what you want"
+            f"the decoding defaults ask for what is not supported: {', '.join(problems)}; remove "
+            f"it from {GENERATION_FILE}, if results without it are what you want"
         )
 
 

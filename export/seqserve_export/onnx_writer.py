@@ -1,8 +1,6 @@
-"""Writes a graph module as an ONNX file.
+"""Writes a graph module as an ONNX file, with its weights beside it.
 
-Weights above a threshold go into one file next to the graph, ``<graph>.onnx.data``, which
-onnxruntime maps into memory. The files hold nothing of the machine that wrote them, and the same
-module gives the same bytes.
+The files hold nothing of the machine that wrote them, and the same module gives the same bytes.
 """
 
 import contextlib
@@ -13,14 +11,14 @@ from pathlib import Path
 from typing import Protocol
 
 import onnx
+import onnx_ir
 import torch
 from torch import Tensor
 
+from seqserve_export.weight_file import WeightFile
+
 OPSET_VERSION = 21
 IR_VERSION = 10
-MAX_INLINE_BYTES = 1 << 20
-"""Weights up to this size stay inside the graph file."""
-_MIN_EXTERNAL_BYTES = 1024
 
 
 class GraphModule(Protocol):
@@ -39,34 +37,32 @@ class GraphModule(Protocol):
         ...
 
 
-def write_graph(graph: GraphModule, folder: Path, name: str) -> Path:
+def write_graph(graph: GraphModule, folder: Path, name: str, weights: WeightFile) -> Path:
     """Exports a graph to ``<name>.onnx`` in a folder.
 
+    Args:
+        graph: What to export.
+        folder: Where to write.
+        name: Of the graph.
+        weights: The folder's file of weights; takes the graph's large tensors.
+
     Returns:
-        The graph file. Large weights are in ``<name>.onnx.data`` next to it.
+        The graph file.
     """
-    proto = _trace(graph)
+    model = _trace(graph)
+    weights.take(model)
+    proto = onnx_ir.to_proto(model)
     _strip_notes(proto)
     proto.ir_version = IR_VERSION
     path = folder / f"{name}.onnx"
-    if proto.ByteSize() <= MAX_INLINE_BYTES:
-        onnx.save_model(proto, path)
-    else:
-        onnx.save_model(
-            proto,
-            path,
-            save_as_external_data=True,
-            all_tensors_to_one_file=True,
-            location=f"{name}.onnx.data",
-            size_threshold=_MIN_EXTERNAL_BYTES,
-        )
+    onnx.save_model(proto, path)
     # Given a path rather than the model, the checker has no 2 GB limit. It accepts operators of
     # domains it does not know, such as com.microsoft; onnxruntime checks those when it loads them.
     onnx.checker.check_model(str(path))
     return path
 
 
-def _trace(graph: GraphModule) -> onnx.ModelProto:
+def _trace(graph: GraphModule) -> onnx_ir.Model:
     assert isinstance(graph, torch.nn.Module)
     graph.eval()
     inputs, dynamic_shapes = graph.example()
@@ -82,7 +78,7 @@ def _trace(graph: GraphModule) -> onnx.ModelProto:
             verbose=False,
         )
     assert program is not None
-    return program.model_proto
+    return program.model
 
 
 @contextlib.contextmanager

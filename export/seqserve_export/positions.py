@@ -19,8 +19,8 @@ def sinusoidal_table(
 ) -> Tensor:
     """Fixed position vectors [num_positions, size]: all sines first, then all cosines.
 
-    Sinusoid ``i`` has the rate ``10000 ** (-i / n)``, where n is half the size (``vaswani``), or one
-    less (``tensor2tensor``, and after it fairseq).
+    Sinusoid ``i`` has the rate ``10000 ** (-i / n)``, where n is half the size (``vaswani``), or
+    one less (``tensor2tensor``, and after it fairseq).
 
     Source: Vaswani et al. 2017, section 3.5, in the halves layout of Marian and of
     ``transformers`` (``MarianSinusoidalPositionalEmbedding``,

@@ -34,6 +34,7 @@ _POOLING_FLAGS: dict[str, PoolingMode] = {
     "pooling_mode_cls_token": "cls",
 }
 
+
 def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingSource:
     """Reads the folder.
 

@@ -4,11 +4,14 @@ import dataclasses
 
 from tokenizers import Tokenizer
 
+from seqserve.manifest import SOURCE_LANGUAGE, TARGET_LANGUAGE, LanguageRecord
 from seqserve_export.checkpoint import GenerationConfig
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError
 from seqserve_export.pooling import PoolingMode
+from seqserve_export.tokenization.folder_tokenizers import FolderTokenizer
 from seqserve_export.transformer import Transformer
+from seqserve_export.transformers_reference import ReferenceCase
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -19,11 +22,35 @@ class GenerationSource:
     family: str
     model: Transformer
     generation: GenerationConfig
-    source_tokenizer: Tokenizer
-    target_tokenizer: Tokenizer | None
+    source_tokenizer: FolderTokenizer
+    target_tokenizer: FolderTokenizer | None
     """None when source and target share one."""
+    languages: LanguageRecord | None = None
+    """None for models that are not told languages."""
     samples: tuple[str, ...]
     """Real sources to verify with; may be empty."""
+    reference: tuple[ReferenceCase, ...] = ()
+    """What ``transformers`` made of the same checkpoint; empty for our own."""
+
+    def encode(self, text: str) -> list[int]:
+        """Tokens of a source as the server would make them, cut to what the model can read.
+
+        Between languages the model has no default for, the first ones are taken.
+        """
+        config, languages = self.model.config, self.languages
+        if languages is None:
+            tokens: list[int] = self.source_tokenizer.encode(text).ids
+            return tokens[: config.max_source_length]
+        chosen = {
+            SOURCE_LANGUAGE: _choose(languages.source, languages.default_source),
+            TARGET_LANGUAGE: _choose(languages.target, languages.default_target),
+        }
+        prefix, suffix = (
+            [chosen[part] if isinstance(part, str) else part for part in parts]
+            for parts in (languages.source_prefix, languages.source_suffix)
+        )
+        tokens = self.source_tokenizer.encode(text, add_special_tokens=False).ids
+        return [*prefix, *tokens[: config.max_source_length - len(prefix) - len(suffix)], *suffix]
 
     def __post_init__(self) -> None:
         """Checks that the parts fit each other.
@@ -36,9 +63,15 @@ class GenerationSource:
         check_vocabulary(
             self.target_tokenizer or self.source_tokenizer, config.target_vocabulary_size, "target"
         )
-        for name in ("decoder_start_token_id", "eos_token_id", "pad_token_id"):
+        for name in (
+            "decoder_start_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "forced_bos_token_id",
+            "forced_eos_token_id",
+        ):
             token_id = getattr(generation, name)
-            if not 0 <= token_id < config.target_vocabulary_size:
+            if token_id is not None and not 0 <= token_id < config.target_vocabulary_size:
                 raise CheckpointError(
                     f"`{name}` must be in the target vocabulary of "
                     f"{config.target_vocabulary_size}, but is {token_id}"
@@ -89,7 +122,11 @@ class EmbeddingSource:
 Source = GenerationSource | EmbeddingSource
 
 
-def check_vocabulary(tokenizer: Tokenizer, num_rows: int, side: str) -> None:
+def _choose(codes: dict[str, int], default: str | None) -> int:
+    return codes[default or min(codes)] if codes else 0
+
+
+def check_vocabulary(tokenizer: FolderTokenizer, num_rows: int, side: str) -> None:
     """Checks that every token has a row in the embedding table.
 
     Raises:

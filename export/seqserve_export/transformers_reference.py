@@ -1,4 +1,4 @@
-"""What ``transformers`` computes from a folder, to hold our own model against before it is exported.
+"""What ``transformers`` computes from a folder, to hold our own model against.
 
 However carefully a family is mapped, a checkpoint may use a switch nobody thought of. So every
 folder is run by ``transformers``, too, one source at a time and without padding, and an export

@@ -87,4 +87,5 @@ def test_manifest_describes_the_model(tiny_store: Path) -> None:
         "decode.onnx",
         "tokenizer.json",
         "target_tokenizer.json",
+        "weights.data",
     }

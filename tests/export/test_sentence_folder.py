@@ -14,7 +14,8 @@ from seqserve.manifest import Manifest, read_manifest
 from seqserve_export.errors import CheckpointError, ExportError, UnsupportedError
 from seqserve_export.exporter import export_model
 from seqserve_export.onnx_runner import Floats, SourceRunner
-from seqserve_export.sentence_folder import SAMPLES, read_sentence_folder
+from seqserve_export.sentence_folder import read_sentence_folder
+from seqserve_export.samples import SAMPLES
 from tiny_sentence_folder import make_tiny_sentence_folder, write_json
 
 
@@ -69,7 +70,7 @@ def test_manifest_describes_the_model(minilm: Path) -> None:
         "pooling": "mean",
         "normalize": True,
     }
-    assert set(manifest.files) == {"embed.onnx", "embed.onnx.data", "tokenizer.json"}
+    assert set(manifest.files) == {"embed.onnx", "weights.data", "tokenizer.json"}
 
 
 def test_tokenizer_neither_cuts_nor_pads(minilm: Path) -> None:

@@ -88,7 +88,7 @@ def read_t5(config: Any, weights: Mapping[str, Tensor]) -> Transformer:
 
 
 def _join_biases(renamed: dict[str, Tensor], stack: str) -> None:
-    """Makes one tensor [num_buckets, H] or [L, num_buckets, H] of the biases of a stack's layers."""
+    """Joins the biases of a stack's layers: [num_buckets, H] or [L, num_buckets, H]."""
     prefix = f"{stack}.position_bias."
     layers = sorted((name for name in renamed if name.startswith(prefix)), key=_layer_index)
     biases = [renamed.pop(name) for name in layers]
