@@ -1,11 +1,17 @@
-"""Text to token ids and back, with the Rust ``tokenizers`` library. Nothing else sees text."""
+"""Text to token ids and back. Nothing else sees text.
+
+The Rust ``tokenizers`` library does it, or ``sentencepiece`` where a checkpoint's reference does.
+"""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 import tokenizers
 
 from seqserve.errors import ModelFolderError
+from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer, is_sentencepiece_file
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -22,6 +28,26 @@ class TokenSpan:
     """Whether the tokenizer's rules added it."""
 
 
+class _Library(Protocol):
+    """What both libraries offer, under the names of ``tokenizers``."""
+
+    @property
+    def truncation(self) -> Any: ...
+
+    @property
+    def padding(self) -> Any: ...
+
+    def get_vocab_size(self, with_added_tokens: bool) -> int: ...
+
+    def num_special_tokens_to_add(self, is_pair: bool) -> int: ...
+
+    def encode(self, text: str, /, *, add_special_tokens: bool = True) -> Any: ...
+
+    def post_process(self, encoding: Any, pair: None, add_special_tokens: bool, /) -> Any: ...
+
+    def decode(self, ids: Sequence[int], /, *, skip_special_tokens: bool) -> str: ...
+
+
 class Tokenizer:
     """One ``tokenizer.json``. Thread-safe."""
 
@@ -31,9 +57,16 @@ class Tokenizer:
         Raises:
             ModelFolderError: The file is no tokenizer, or it would cut or pad texts unasked.
         """
+        self._tokenizer: _Library
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises bare Exception
+            text = path.read_text(encoding="utf-8")
+            if is_sentencepiece_file(text):
+                self._tokenizer = SentencePieceTokenizer.from_str(text)
+            else:
+                self._tokenizer = tokenizers.Tokenizer.from_str(text)
+        except ModelFolderError as error:
+            raise ModelFolderError(f"{path}: {error}") from error
+        except Exception as error:  # the Rust library raises bare Exception
             raise ModelFolderError(f"{path} is not a tokenizer: {error}") from error
         if self._tokenizer.truncation is not None or self._tokenizer.padding is not None:
             raise ModelFolderError(

@@ -1,0 +1,14 @@
+"""Tokenizers of Hugging Face folders, in whatever files they keep them.
+
+===================================  =============================================================
+file                                 what it does
+===================================  =============================================================
+:mod:`~.folder_tokenizers`           reads a folder
+:mod:`~.folder_files`                says what a folder holds, and what it lacks
+:mod:`~.rust`                        tokenizers that ``transformers`` runs with ``tokenizers``
+:mod:`~.pieces`                      tokenizers that it runs with ``sentencepiece``
+:mod:`~.languages`                   language codes, and the frame of a source
+:mod:`~.tokenizer_verification`      compares what was written with ``transformers``
+:mod:`~.sample_lines`                the texts it is compared on
+===================================  =============================================================
+"""
