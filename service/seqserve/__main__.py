@@ -17,6 +17,7 @@ from seqserve.logs import configure_logs
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.server import Ports, Server
+from seqserve.signals import LoadingInterrupt, StopSignals
 
 _log = structlog.get_logger(__name__)
 
@@ -62,6 +63,9 @@ def serve(config_file: Path | None, **flags: Any) -> None:
         config = read_config(given, config_file)
         configure_logs(config)
         exit_code = asyncio.run(_serve(config))
+    except LoadingInterrupt as interrupt:
+        _log.info("stopped while loading models", signal=interrupt.name)
+        exit_code = 0
     except (ConfigurationError, ModelFolderError) as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(2)
@@ -69,13 +73,16 @@ def serve(config_file: Path | None, **flags: Any) -> None:
 
 
 async def _serve(config: ServerConfig) -> int:
+    signals = StopSignals()
+    signals.install()
     metrics = Metrics()
-    registry = Registry.open(config, metrics)
+    with signals.interrupting():
+        registry = Registry.open(config, metrics)
     server = Server(registry, config, metrics)
     ports = await server.start()
     click.echo(_ready_line(config, registry, ports))
     sys.stdout.flush()
-    return await server.run()
+    return await server.run(signals)
 
 
 def _ready_line(config: ServerConfig, registry: Registry, ports: Ports) -> str:

@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import dataclasses
 import signal
-from types import FrameType
 
 import grpc
 import prometheus_client
@@ -26,6 +25,7 @@ from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
 from seqserve.servicers.interceptor import CallInterceptor
 from seqserve.servicers.model import ModelServicer
+from seqserve.signals import StopSignals
 from seqserve.v1 import (
     encoding_pb2,
     encoding_pb2_grpc,
@@ -121,18 +121,15 @@ class Server:
         await self._announce(_SERVING)
         return Ports(grpc_port, health_port, http.server_port)
 
-    async def run(self) -> int:
-        """Serves until SIGTERM or SIGINT, or until a worker is lost; returns the exit code."""
+    async def run(self, signals: StopSignals) -> int:
+        """Serves until a signal comes or a worker is lost; returns the exit code."""
         loop = asyncio.get_running_loop()
 
-        def on_signal(number: int, frame: FrameType | None) -> None:
+        def on_signal(number: int) -> None:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(self.request_stop, number)
 
-        # Not the loop's own handlers: those end with the loop, and a second signal that arrives
-        # while the process is on its way out would then turn its exit code into a failure.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, on_signal)
+        signals.listen(on_signal)
         await self._stop_requested.wait()
         await self.stop()
         return self.exit_code

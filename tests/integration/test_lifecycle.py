@@ -122,6 +122,26 @@ async def test_sigterm_answers_all_accepted_work_and_exits_0(store: Path) -> Non
     assert process.returncode == 0, errors
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_while_models_are_opened_exits_0(
+    store: Path, tmp_path: Path, number: signal.Signals
+) -> None:
+    """The process ends in the middle of a model, says so in the log, and is no failure."""
+    copy = tmp_path / "store"
+    shutil.copytree(store / "tiny", copy / "tiny")
+    (copy / "zebra" / "1").mkdir(parents=True)
+    os.mkfifo(copy / "zebra" / "1" / "seqserve.json")  # whoever opens it waits for a writer
+    process = start_process(copy)
+    assert process.stderr is not None
+    line = process.stderr.readline()
+    assert '"model": "tiny/1"' in line, line
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert process.returncode == 0, errors
+    assert f'"signal": "{number.name}", "event": "stopped while loading models"' in errors
+    assert (output, errors.count("\n")) == ("", 1)
+
+
 def test_port_in_use_is_one_line_and_exit_2(store: Path) -> None:
     """No traceback for what an operator can mend."""
     with socket.socket() as taken:

@@ -1,5 +1,7 @@
 """The command's main group: versions, help, and how `serve` refuses to start."""
 
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,15 @@ from click.testing import CliRunner
 import seqserve
 from seqserve.__main__ import main
 from seqserve.config import ServerConfig
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Gives the process of the tests its signal handlers back: `serve` keeps its own for good."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def test_version_is_the_packages() -> None:
