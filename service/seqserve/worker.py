@@ -156,7 +156,26 @@ class Worker:
     def _deliver(self, events: list[Event]) -> None:
         if events:
             assert self._loop is not None
-            self._loop.call_soon_threadsafe(_resolve, events)
+            self._loop.call_soon_threadsafe(self._resolve, events)
+
+    def _resolve(self, events: list[Event]) -> None:
+        """Answers futures; runs on the event loop, where alone they may be touched."""
+        for event in events:
+            sequence, future = event.sequence, event.sequence.future
+            assert isinstance(future, asyncio.Future)
+            answer = event.answer
+            if event.tokens and sequence.on_tokens is not None and not future.done():
+                try:
+                    sequence.on_tokens(event.tokens)
+                except Exception as error:  # the events behind it are of other callers
+                    _log.exception("stream failed", model=self._name)
+                    answer = EngineError(f"{type(error).__name__} in on_tokens")
+            if future.done():  # the caller has gone
+                continue
+            if isinstance(answer, Exception):
+                future.set_exception(answer)
+            elif answer is not None:
+                future.set_result(answer)
 
     def _die(self, error: Exception) -> None:
         with self._submission:
@@ -171,21 +190,6 @@ class Worker:
         self._deliver(events)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._on_death)
-
-
-def _resolve(events: list[Event]) -> None:
-    """Answers futures; runs on the event loop, where alone they may be touched."""
-    for event in events:
-        future = event.sequence.future
-        assert isinstance(future, asyncio.Future)
-        if future.done():  # the caller has gone
-            continue
-        if event.tokens and event.sequence.on_tokens is not None:
-            event.sequence.on_tokens(event.tokens)
-        if isinstance(event.answer, Exception):
-            future.set_exception(event.answer)
-        elif event.answer is not None:
-            future.set_result(event.answer)
 
 
 def _nothing() -> None:

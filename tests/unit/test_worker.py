@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+import structlog
 
 from fakes import EOS, FakeClock, FakeEngine, make_submission, run_plainly
 from seqserve.errors import DeadlineError, EngineError, UnavailableError
@@ -286,6 +287,46 @@ async def test_nothing_is_streamed_to_a_caller_who_left() -> None:
         future.cancel()
         engine.gate.set()
     assert story == []
+
+
+async def test_stream_that_raises_fails_alone() -> None:
+    """Its caller gets an error that names no detail; those behind it in the batch their answers."""
+
+    def explode(tokens: list[int]) -> None:
+        raise RuntimeError("secret path")
+
+    engine = FakeEngine()
+    engine.gate.clear()
+    story: list[list[int]] = []
+    async with running(engine) as worker:
+        broken, broken_future = make_submission(max_new_tokens=2, on_tokens=explode)
+        other, other_future = make_submission(max_new_tokens=2, on_tokens=story.append)
+        plain, plain_future = make_submission(max_new_tokens=2)
+        worker.submit([broken, other, plain])
+        engine.gate.set()
+        with structlog.testing.capture_logs() as logs:
+            failed, *answers = await outcomes([broken_future, other_future, plain_future])
+        assert worker.is_alive
+    assert repr(failed) == "EngineError('RuntimeError in on_tokens')"
+    assert [type(answer) for answer in answers] == [Generation, Generation]
+    assert story == [[10], [11]]
+    assert [(entry["event"], entry["model"]) for entry in logs] == [("stream failed", "fake/1")]
+
+
+async def test_stream_that_cancels_its_sequence_harms_nobody() -> None:
+    """A caller may leave while it is being told; its last tokens and its answer find no future."""
+    async with running(FakeEngine()) as worker:
+        leaving, leaving_future = make_submission(max_new_tokens=1)
+
+        def leave(tokens: list[int]) -> None:
+            leaving_future.cancel()
+
+        leaving.on_tokens = leave
+        other, other_future = make_submission(max_new_tokens=1)
+        worker.submit([leaving, other])
+        left, answer = await outcomes([leaving_future, other_future])
+    assert isinstance(left, asyncio.CancelledError)
+    assert isinstance(answer, Generation)
 
 
 async def test_sequence_too_wide_for_a_batch_fails_alone() -> None:
