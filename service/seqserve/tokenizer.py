@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 import tokenizers
 
-from seqserve.errors import ModelFolderError
+from seqserve.errors import InvalidRequestError, ModelFolderError
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer, is_sentencepiece_file
 
 
@@ -95,9 +95,18 @@ class Tokenizer:
 
         Returns:
             The ids, and how many tokens were cut.
+
+        Raises:
+            InvalidRequestError: Not even the special tokens fit, so no text does.
         """
+        num_kept = max_length - self.num_added_tokens
+        if num_kept < 0:
+            raise InvalidRequestError(
+                "",
+                f"no text fits into {max_length} tokens: {self.num_added_tokens} special tokens "
+                "are added to every text; use another model, or token ids if the method takes them",
+            )
         plain = self._tokenizer.encode(text, add_special_tokens=False)
-        num_kept = max(0, max_length - self.num_added_tokens)
         num_cut = max(0, len(plain.ids) - num_kept)
         if num_cut:
             plain.truncate(num_kept)

@@ -1,11 +1,15 @@
 """What the server refuses, with which code and words."""
 
+import json
+import shutil
 from collections.abc import Awaitable
+from pathlib import Path
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from seqserve.manifest import MANIFEST_FILE
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 from serving import MakeServer, source, status_of
 
@@ -153,6 +157,27 @@ async def test_truncation_on_request_is_reported(serving: MakeServer) -> None:
     counts = [(r.source_token_count, r.truncated_token_count) for r in cut.results]
     assert counts == [(40, 21), (2, 0)]
     assert cut.results[0].hypotheses == short.results[0].hypotheses
+
+
+@pytest.mark.parametrize("truncate", [False, True])
+async def test_model_too_short_for_any_text_reads_none(
+    serving: MakeServer, store: Path, tmp_path: Path, truncate: bool
+) -> None:
+    """A manifest may leave no room for special tokens; no call then exceeds it without a word."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    path = copy / "sentence" / "1" / MANIFEST_FILE
+    manifest = json.loads(path.read_text(encoding="utf-8")) | {"max_source_length": 1}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    async with serving(models=copy) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.encoding.Embed(
+                encoding_pb2.EmbedRequest(inputs=[" ", "cat dog"], truncate=truncate)
+            )
+    assert status_of(caught.value) == (
+        "INVALID_ARGUMENT: no text fits into 1 tokens: 2 special tokens are added to every text; "
+        "use another model, or token ids if the method takes them"
+    )
 
 
 @pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x02\xff\xfe"])

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, processors
 
-from seqserve.errors import ModelFolderError
+from seqserve.errors import InvalidRequestError, ModelFolderError
 from seqserve.tokenizer import TextStream, Tokenizer, TokenSpan
 
 WORDS = ["<pad>", "<s>", "</s>", "<unk>", "a", "b", "c", "d"]
@@ -79,6 +79,20 @@ def test_truncation_keeps_special_tokens(
 ) -> None:
     """Only tokens of the text are cut, at its end, and they are counted."""
     assert words.encode_truncated("a b c d", max_length) == expected
+
+
+@pytest.mark.parametrize("max_length", [0, 1])
+@pytest.mark.parametrize("text", ["", "a b c d"])
+def test_length_without_room_for_special_tokens_is_refused(
+    text: str, max_length: int, words: Tokenizer
+) -> None:
+    """Neither more tokens than were asked for come back, nor a text without its end token."""
+    with pytest.raises(InvalidRequestError) as caught:
+        words.encode_truncated(text, max_length)
+    assert str(caught.value) == (
+        f"no text fits into {max_length} tokens: 2 special tokens are added to every text; use "
+        "another model, or token ids if the method takes them"
+    )
 
 
 @given(text=st.text(max_size=20))
