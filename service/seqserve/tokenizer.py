@@ -4,6 +4,7 @@ The Rust ``tokenizers`` library does it, or ``sentencepiece`` where a checkpoint
 """
 
 import dataclasses
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,6 +13,8 @@ import tokenizers
 
 from seqserve.errors import InvalidRequestError, ModelFolderError
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer, is_sentencepiece_file
+
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,6 +75,8 @@ class Tokenizer:
             raise ModelFolderError(
                 f"{path} cuts or pads texts by itself; lengths are the manifest's business"
             )
+        added = self._tokenizer.get_added_tokens_decoder()
+        self._special_ids = frozenset(index for index, token in added.items() if token.special)
 
     @property
     def vocabulary_size(self) -> int:
@@ -132,11 +137,28 @@ class Tokenizer:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 
+    def ends_in_bytes(self, token_ids: list[int]) -> bool:
+        """Whether the last token of the text is a byte, like ``<0xE6>``.
+
+        A decoder with byte fallback reads a run of such tokens as a whole: one byte that does not
+        fit makes replacement characters of all.
+        """
+        for token_id in reversed(token_ids):
+            if token_id not in self._special_ids:
+                return _BYTE.fullmatch(self._tokenizer.id_to_token(token_id) or "") is not None
+        return False
+
 
 class TextStream:
     """Turns a growing list of token ids into pieces of text.
 
-    The pieces joined are the decoded text of all ids, whatever the tokenizer does at the seams.
+    The pieces joined are at any time the decoded text of some first ids, and after ``finish`` that
+    of all ids, provided the decoder never changes a text it gave when more ids come. Byte-level,
+    byte-fallback, WordPiece, Metaspace and BPE decoders are such. What was sent cannot be taken
+    back: with another decoder pieces stop where it rewrites, go on if the text continues the sent
+    one again, and only the result has the final text for certain.
+
+    Source: the decoders of ``tokenizers``.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -148,17 +170,18 @@ class TextStream:
         """Adds ids; returns the text that is now certain, often empty or one word."""
         self._token_ids += token_ids
         text = self._tokenizer.decode(self._token_ids)
-        # U+FFFD at the end is the first part of a character whose other bytes are still to come;
-        # a decoder that rewrites what it said before (clean-up of spaces) has to wait, too.
-        if text.endswith("\ufffd") or not text.startswith(self._sent):
+        # U+FFFD at the end is the first part of a character whose other bytes are still to come.
+        if text.endswith("\ufffd") or self._tokenizer.ends_in_bytes(self._token_ids):
             return ""
         return self._advance(text)
 
     def finish(self, text: str) -> str:
-        """The rest, once the final text is known."""
-        return self._advance(text) if text.startswith(self._sent) else ""
+        """The rest, once the final text is known; empty if the decoder took back what was sent."""
+        return self._advance(text)
 
     def _advance(self, text: str) -> str:
+        if not text.startswith(self._sent):
+            return ""
         piece = text[len(self._sent) :]
         self._sent = text
         return piece

@@ -165,13 +165,111 @@ def test_pieces_join_to_the_text(text: str, cuts: list[int], single_bytes: Token
     assert "\ufffd" not in "".join(pieces)
 
 
-@settings(max_examples=100)
-@given(ids=st.lists(st.integers(0, 255), max_size=12), cuts=st.lists(st.integers(0, 3), max_size=9))
-def test_pieces_join_even_if_bytes_are_no_text(
-    ids: list[int], cuts: list[int], single_bytes: Tokenizer
+def make_word_pieces() -> Any:
+    """A tokenizer of word pieces whose decoder cleans spaces up."""
+    words = ["[UNK]", "[CLS]", "a", "##b", "do", "n't", "not", "'", "##'", ".", "##,", "日", "##本"]
+    tokenizer = tokenizers.Tokenizer(
+        models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
+    )
+    tokenizer.add_special_tokens(words[:2])
+    tokenizer.decoder = decoders.WordPiece(cleanup=True)
+    return tokenizer
+
+
+def make_byte_fallback() -> Any:
+    """A tokenizer of pieces, and of bytes where there is no piece."""
+    pieces = ["</s>", "▁", "▁a", "b", *(f"<0x{byte:02X}>" for byte in b"A\n\xff\xe6\x97\xa5\xc3")]
+    tokenizer = tokenizers.Tokenizer(
+        models.BPE({piece: index for index, piece in enumerate(pieces)}, [], byte_fallback=True)
+    )
+    tokenizer.add_special_tokens(pieces[:1])
+    tokenizer.decoder = decoders.Sequence(
+        [
+            decoders.Replace("▁", " "),
+            decoders.ByteFallback(),
+            decoders.Fuse(),
+            decoders.Strip(" ", 1, 0),
+        ]
+    )
+    return tokenizer
+
+
+def make_metaspace() -> Any:
+    """A tokenizer of pieces that mark the space before them."""
+    pieces = ["<unk>", "▁", "▁a", "a", "▁▁", "日", "\u0301"]
+    tokenizer = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], 0))
+    tokenizer.add_special_tokens(pieces[:1])
+    tokenizer.decoder = decoders.Metaspace()
+    return tokenizer
+
+
+def make_suffixes() -> Any:
+    """A tokenizer of pieces that mark the end of a word; the last mark gives no space."""
+    tokenizer = tokenizers.Tokenizer(models.BPE({"a</w>": 0, "b": 1, "c</w>": 2}, []))
+    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
+    return tokenizer
+
+
+def make_rewriting() -> Any:
+    """A tokenizer whose decoder takes a space back when a full stop follows."""
+    words = ["a", " ", "."]
+    tokenizer = tokenizers.Tokenizer(
+        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="a")
+    )
+    tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace(" .", ".")])
+    return tokenizer
+
+
+MAKERS = [make_bytes, make_word_pieces, make_byte_fallback, make_metaspace, make_suffixes]
+SIZES = st.lists(st.integers(0, 3), max_size=9)
+
+
+@pytest.fixture(scope="session", params=MAKERS, ids=lambda make: make.__name__[5:])
+def adding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer of each kind whose decoder only adds to what it said."""
+    return save(request.param(), tmp_path_factory.mktemp("adding"))
+
+
+@pytest.fixture(scope="session")
+def rewriting(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    """A tokenizer whose decoder changes what it said."""
+    return save(make_rewriting(), tmp_path_factory.mktemp("rewriting"))
+
+
+@settings(max_examples=200)
+@given(data=st.data(), cuts=SIZES)
+def test_pieces_of_any_ids_join_to_their_text(
+    data: st.DataObject, cuts: list[int], adding: Tokenizer
 ) -> None:
-    """Bytes a model makes up may be no character; the pieces still join to the decoded text."""
-    assert "".join(stream(single_bytes, ids, cuts)) == single_bytes.decode(ids)
+    """A model may make up any ids, broken characters among them; the pieces join all the same."""
+    ids = data.draw(st.lists(st.integers(0, adding.vocabulary_size - 1), max_size=12))
+    assert "".join(stream(adding, ids, cuts)) == adding.decode(ids)
+
+
+@given(ids=st.lists(st.integers(0, 2), max_size=12), cuts=SIZES)
+def test_pieces_are_text_of_first_ids_even_if_the_decoder_rewrites(
+    ids: list[int], cuts: list[int], rewriting: Tokenizer
+) -> None:
+    """What was sent was the decoded text once, whatever becomes of it."""
+    joined = "".join(stream(rewriting, ids, cuts))
+    assert joined in {rewriting.decode(ids[:count]) for count in range(len(ids) + 1)}
+
+
+def test_text_that_is_taken_back_ends_the_pieces(rewriting: Tokenizer) -> None:
+    """They go on once the text continues the sent one; else the end of it is in the result only."""
+    assert stream(rewriting, [0, 1, 2], [1, 1, 1]) == ["a", " ", "", "", ""]
+    text_stream = TextStream(rewriting)
+    assert [text_stream.push([token]) for token in (0, 1, 2, 1)] == ["a", " ", "", ""]
+    assert text_stream.finish("a b") == "b"
+
+
+def test_run_of_bytes_waits_for_its_end(tmp_path: Path) -> None:
+    """One wrong byte makes replacements of the whole run, so no byte of it is text before."""
+    tokenizer = save(make_byte_fallback(), tmp_path)
+    right, wrong = TextStream(tokenizer), TextStream(tokenizer)
+    # ids: 0 </s>, 3 b, 4 A, 6 FF, 7 E6, 8 97, 9 A5
+    assert [right.push([token]) for token in (3, 4, 7, 8, 9, 0, 3)] == ["b", *[""] * 5, "A日b"]
+    assert [wrong.push([token]) for token in (3, 4, 0, 6, 3)] == ["b", "", "", "", "\ufffd\ufffdb"]
 
 
 def test_character_waits_for_its_last_byte(single_bytes: Tokenizer) -> None:
@@ -194,6 +292,4 @@ def test_words_come_with_the_space_before_them(words: Tokenizer) -> None:
 
 def test_decoder_that_strips_the_end_is_followed(tmp_path: Path) -> None:
     """A decoder that treats the last token differently still gives pieces that join."""
-    tokenizer = tokenizers.Tokenizer(models.BPE({"a</w>": 0, "b": 1, "c</w>": 2}, []))
-    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
-    assert stream(save(tokenizer, tmp_path), [0, 1, 2], [1, 1]) == ["a", " b", "c", ""]
+    assert stream(save(make_suffixes(), tmp_path), [0, 1, 2], [1, 1]) == ["a", " b", "c", ""]
