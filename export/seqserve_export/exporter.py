@@ -176,6 +176,14 @@ def _make_generation(source: GenerationSource) -> GenerationRecord:
         max_new_tokens=generation.max_new_tokens,
         num_beams=generation.num_beams,
         length_penalty=generation.length_penalty,
+        early_stopping=generation.early_stopping,
+        min_new_tokens=generation.min_new_tokens,
+        no_repeat_ngram_size=generation.no_repeat_ngram_size,
+        repetition_penalty=generation.repetition_penalty,
+        forced_bos_token_id=generation.forced_bos_token_id,
+        forced_eos_token_id=generation.forced_eos_token_id,
+        suppressed_tokens=generation.suppressed_tokens,
+        languages=source.languages,
     )
 
 

@@ -26,7 +26,6 @@ from seqserve_export.verification import (
     make_row,
     make_sources,
     to_floats,
-    tokenize_samples,
     torch_reference,
 )
 
@@ -68,10 +67,7 @@ class GenerationVerifier:
         # One source as long as the model allows, so that its last position is used, too.
         batches = [self._make_sources(1, self._config.max_source_length)]
         batches += [self._make_sources(size, _MAX_RANDOM_LENGTH) for size in (1, 2, 7, 16)]
-        samples = tokenize_samples(
-            self._source.source_tokenizer, self._source.samples, self._config.max_source_length
-        )
-        if samples:
+        if samples := self._source.encode_samples():
             batches.append(samples)
         for sources in batches:
             outputs = self._encode.run(sources)

@@ -33,7 +33,6 @@ from seqserve_export.verification import (
     Comparison,
     make_row,
     make_sources,
-    tokenize_samples,
 )
 
 NUM_BEAMS = 4
@@ -57,9 +56,7 @@ def compare_searches(
         VerificationError: Names the search, the source and the hypothesis that differ.
     """
     config, generation = source.model.config, source.generation
-    sources = tokenize_samples(
-        source.source_tokenizer, source.samples[:_NUM_SOURCES], config.max_source_length
-    )
+    sources = source.encode_samples()[:_NUM_SOURCES]
     if not sources:
         max_length = min(16, config.max_source_length)
         sources = make_sources(generator, _NUM_SOURCES, config.source_vocabulary_size, max_length)

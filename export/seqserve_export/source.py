@@ -52,6 +52,10 @@ class GenerationSource:
         tokens = self.source_tokenizer.encode(text, add_special_tokens=False).ids
         return [*prefix, *tokens[: config.max_source_length - len(prefix) - len(suffix)], *suffix]
 
+    def encode_samples(self) -> list[list[int]]:
+        """Tokens of the samples; those without tokens are left out."""
+        return [tokens for text in self.samples if (tokens := self.encode(text))]
+
     def __post_init__(self) -> None:
         """Checks that the parts fit each other.
 

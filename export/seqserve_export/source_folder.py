@@ -10,8 +10,13 @@ from seqserve_export.checkpoint import (
     TARGET_TOKENIZER_FILE,
     load_checkpoint,
 )
+from seqserve_export.encoder_decoder_folder import (
+    is_encoder_decoder,
+    read_encoder_decoder_folder,
+)
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import ENCODER_READERS
+from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.json_file import read_json_object
 from seqserve_export.sentence_folder import MODULES_FILE, read_sentence_folder
 from seqserve_export.source import GenerationSource, Source
@@ -30,7 +35,8 @@ def read_source_folder(folder: Path, *, is_pickle_allowed: bool) -> Source:
     if (folder / MODULES_FILE).is_file():
         return read_sentence_folder(folder, is_pickle_allowed=is_pickle_allowed)
     supported = (
-        f'supported are folders with "format": "{FORMAT}" in {CONFIG_FILE}, and folders of '
+        f'supported are folders with "format": "{FORMAT}" in {CONFIG_FILE}, Hugging Face folders '
+        f'with "model_type" {", ".join(sorted(ENCODER_DECODER_READERS))}, and folders of '
         f"sentence-transformers ({MODULES_FILE}) with an encoder of one of the families "
         f"{', '.join(sorted(ENCODER_READERS))}"
     )
@@ -41,6 +47,8 @@ def read_source_folder(folder: Path, *, is_pickle_allowed: bool) -> Source:
     config = read_json_object(folder / CONFIG_FILE)
     if config.get("format") == FORMAT:
         return _read_transformer_folder(folder)
+    if is_encoder_decoder(config):
+        return read_encoder_decoder_folder(folder, config, is_pickle_allowed=is_pickle_allowed)
     if "format" in config:
         found = f'"format": {config["format"]!r}'
     else:

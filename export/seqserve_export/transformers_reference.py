@@ -17,7 +17,8 @@ import torch
 import transformers
 
 from seqserve_export.errors import CheckpointError
-from seqserve_export.verification import Floats, make_row, to_floats, torch_reference
+from seqserve_export.onnx_runner import Floats
+from seqserve_export.verification import make_row, to_floats, torch_reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,9 @@ same model gives the same bytes.
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import onnx_ir
 from numpy.typing import NDArray
 
@@ -42,13 +44,13 @@ class WeightFile:
                 offset,
                 length,
                 tensor.dtype,
-                shape=onnx_ir.Shape(tensor.shape),
+                shape=onnx_ir.Shape(tensor.numpy().shape),
                 name=tensor.name or value.name or "",
                 base_dir=self._folder,
             )
 
-    def _store(self, array: NDArray) -> tuple[int, int]:
-        data = memoryview(array if array.flags.c_contiguous else array.copy()).cast("B")
+    def _store(self, array: NDArray[Any]) -> tuple[int, int]:
+        data = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
         key = (hashlib.blake2b(data).digest(), array.dtype.str)
         if key not in self._places:
             offset = -(-self._size // _ALIGNMENT) * _ALIGNMENT

@@ -169,13 +169,14 @@ class SentencePieceTokenizer:
         """Writes :meth:`to_str` to a file."""
         Path(path).write_text(self.to_str(), encoding="utf-8")
 
-    def get_vocab_size(self, with_added_tokens: bool = True) -> int:
-        """Number of ids, those without an entry and the added ones included."""
-        return len(self.record.tokens)
-
     def get_vocab(self, with_added_tokens: bool = True) -> dict[str, int]:
         """Id of every token."""
         return dict(self._ids)
+
+    def id_to_token(self, token_id: int) -> str | None:
+        """The entry of an id; None if it has none."""
+        tokens = self.record.tokens
+        return tokens[token_id] if 0 <= token_id < len(tokens) else None
 
     def num_special_tokens_to_add(self, is_pair: bool = False) -> int:
         """Special tokens that encoding adds to a text."""

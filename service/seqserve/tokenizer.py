@@ -40,7 +40,9 @@ class _Library(Protocol):
     @property
     def padding(self) -> Any: ...
 
-    def get_vocab_size(self, with_added_tokens: bool) -> int: ...
+    def get_vocab(self, with_added_tokens: bool) -> dict[str, int]: ...
+
+    def id_to_token(self, id: int, /) -> str | None: ...
 
     def num_special_tokens_to_add(self, is_pair: bool) -> int: ...
 
@@ -64,9 +66,13 @@ class Tokenizer:
         try:
             text = path.read_text(encoding="utf-8")
             if is_sentencepiece_file(text):
-                self._tokenizer = SentencePieceTokenizer.from_str(text)
+                pieces = SentencePieceTokenizer.from_str(text)
+                self._tokenizer, self._special_ids = pieces, frozenset(pieces.record.special_ids)
             else:
-                self._tokenizer = tokenizers.Tokenizer.from_str(text)
+                rust = tokenizers.Tokenizer.from_str(text)
+                added = rust.get_added_tokens_decoder()
+                self._tokenizer = rust
+                self._special_ids = frozenset(one for one, token in added.items() if token.special)
         except ModelFolderError as error:
             raise ModelFolderError(f"{path}: {error}") from error
         except Exception as error:  # the Rust library raises bare Exception
@@ -75,13 +81,11 @@ class Tokenizer:
             raise ModelFolderError(
                 f"{path} cuts or pads texts by itself; lengths are the manifest's business"
             )
-        added = self._tokenizer.get_added_tokens_decoder()
-        self._special_ids = frozenset(index for index, token in added.items() if token.special)
 
     @property
     def vocabulary_size(self) -> int:
-        """Entries, added tokens included."""
-        return int(self._tokenizer.get_vocab_size(with_added_tokens=True))
+        """One more than the highest id; a vocabulary may leave ids out."""
+        return 1 + max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
 
     @property
     def num_added_tokens(self) -> int:

@@ -14,8 +14,8 @@ from seqserve.manifest import Manifest, read_manifest
 from seqserve_export.errors import CheckpointError, ExportError, UnsupportedError
 from seqserve_export.exporter import export_model
 from seqserve_export.onnx_runner import Floats, SourceRunner
-from seqserve_export.sentence_folder import read_sentence_folder
 from seqserve_export.samples import SAMPLES
+from seqserve_export.sentence_folder import read_sentence_folder
 from tiny_sentence_folder import make_tiny_sentence_folder, write_json
 
 

@@ -99,6 +99,10 @@ async def tokenize(
     else:
         sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)
     for source, field in zip(sources, fields, strict=True):
+        if not source.tokens:
+            raise InvalidRequestError(
+                field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
+            )
         if source.num_truncated and not truncate:
             check_length(len(source.tokens) + source.num_truncated, limit, field)
     return sources

@@ -1,0 +1,23 @@
+"""Compares our model, into which a checkpoint was mapped, with what ``transformers`` made of it."""
+
+from seqserve_export.source import GenerationSource
+from seqserve_export.verification import Comparison, make_row, to_floats, torch_reference
+
+
+def compare_with_transformers(source: GenerationSource) -> Comparison:
+    """Compares encoder states and logits of whole targets.
+
+    Raises:
+        VerificationError: Names what differs.
+    """
+    comparison = Comparison("mapping: transformers and our Transformer, states and logits")
+    with torch_reference():
+        for index, case in enumerate(source.reference):
+            source_tokens, source_lengths = make_row(case.source)
+            states = source.model.encode(source_tokens, source_lengths)
+            comparison.add(
+                case.encoder_states, to_floats(states[0]), f"encoder states of source {index}"
+            )
+            logits = source.model(source_tokens, source_lengths, *make_row(case.target))
+            comparison.add(case.logits, to_floats(logits[0]), f"logits of target {index}")
+    return comparison
