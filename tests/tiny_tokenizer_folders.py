@@ -10,6 +10,7 @@ from typing import Any
 
 import sentencepiece
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
 from seqserve_export.tokenization.sample_lines import SENTENCES
 
@@ -17,8 +18,7 @@ Maker = Callable[[Path], dict[str, Any]]
 """Fills a folder with files of the tokenizer; returns its ``config.json``."""
 
 _HALF = len(SENTENCES) // 2
-# What models of the XLM-R kind leave to fairseq, and what T5 orders differently.
-_T5_IDS = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
+_T5_IDS: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -88,13 +88,17 @@ def make_marian(
     return {"model_type": "marian"}
 
 
-def make_m2m_100(folder: Path) -> dict[str, Any]:
-    """BPE pieces, a vocabulary of their ids, and languages after it."""
+def make_m2m_100(folder: Path, *, has_map: bool = False) -> dict[str, Any]:
+    """BPE pieces, a vocabulary of their ids, and languages after it, listed or not."""
     model = train_pieces(model_type="bpe")
     (folder / "sentencepiece.bpe.model").write_bytes(model)
     tokens = ["<s>", "<pad>", "</s>", "<unk>", *sorted(pieces_of(model))[5:]]
     write_json(folder / "vocab.json", {token: index for index, token in enumerate(tokens)})
     write_json(folder / "tokenizer_config.json", {"src_lang": "en", "tgt_lang": None})
+    if has_map:
+        codes = [f"__{code}__" for code in FAIRSEQ_LANGUAGE_CODES["m2m100"]]
+        special = {"additional_special_tokens": codes, "eos_token": "</s>"}
+        write_json(folder / "special_tokens_map.json", special)
     return {"model_type": "m2m_100"}
 
 
@@ -220,6 +224,7 @@ FAMILIES: dict[str, Maker] = {
     "marian-multilingual": functools.partial(make_marian, codes=("fra", "zho_Hans", "deu")),
     "marian-separate": functools.partial(make_marian, is_separate=True),
     "m2m_100": make_m2m_100,
+    "m2m_100-listed": functools.partial(make_m2m_100, has_map=True),
     "plbart-base": make_plbart,
     "plbart-multi": functools.partial(make_plbart, language_codes="multi"),
     "nllb": make_nllb,

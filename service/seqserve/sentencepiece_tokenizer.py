@@ -234,14 +234,16 @@ class SentencePieceTokenizer:
         if self.record.decoding == "spaces":
             return "".join(tokens).replace(_SPACE, " ")
         has_spaces = self.record.decoding == "pieces_and_spaces"
-        text, pieces = "", []
+        text = ""
+        pieces: list[str] = []
         for token in tokens:
             if token in self._special_tokens:
-                text += self._decoding_model.decode_pieces(pieces) + token + " " * has_spaces
+                text += str(self._decoding_model.decode_pieces(pieces))
+                text += token + " " * has_spaces
                 pieces = []
             else:
                 pieces.append(token)
-        text += self._decoding_model.decode_pieces(pieces)
+        text += str(self._decoding_model.decode_pieces(pieces))
         return text.replace(_SPACE, " ") if has_spaces else text
 
     def _split(self, text: str) -> Iterator[tuple[int, int, AddedTokenRecord | None]]:

@@ -8,6 +8,7 @@ file                                 what it does
 :mod:`~.rust`                        tokenizers that ``transformers`` runs with ``tokenizers``
 :mod:`~.pieces`                      tokenizers that it runs with ``sentencepiece``
 :mod:`~.languages`                   language codes, and the frame of a source
+:mod:`~.nllb`                        what NLLB folders may leave to the reader
 :mod:`~.tokenizer_verification`      compares what was written with ``transformers``
 :mod:`~.sample_lines`                the texts it is compared on
 ===================================  =============================================================

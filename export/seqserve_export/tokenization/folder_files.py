@@ -4,6 +4,7 @@
 not know, and another format for a file it cannot read. All of that is refused here.
 """
 
+import importlib
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import sentencepiece
 import transformers
+from google.protobuf import runtime_version
 from transformers import PreTrainedTokenizerBase, TokenizersBackend
 from transformers.models.auto.tokenization_auto import (
     TOKENIZER_MAPPING_NAMES,
@@ -123,8 +125,7 @@ def mend_model_reader() -> None:
     """
     name = "sentencepiece.sentencepiece_model_pb2"
     try:
-        __import__(name)
-    except Exception:
-        from transformers.utils import sentencepiece_model_pb2_new
-
-        sys.modules[name] = sentencepiece_model_pb2_new
+        importlib.import_module(name)
+    except runtime_version.VersionError:
+        substitute = importlib.import_module("transformers.utils.sentencepiece_model_pb2_new")
+        sys.modules[name] = substitute

@@ -1,24 +1,35 @@
 """Reads the tokenizers of a Hugging Face folder."""
 
 import dataclasses
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import transformers
 from tokenizers import Tokenizer
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, TokenizersBackend
+from transformers import (
+    AutoTokenizer,
+    NllbTokenizer,
+    PreTrainedTokenizerBase,
+    TokenizersBackend,
+)
 
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 from seqserve_export.errors import CheckpointError
 from seqserve_export.tokenization.folder_files import (
+    TOKENIZER_FILE,
     check_files,
     find_class,
     mend_model_reader,
     read_settings,
 )
 from seqserve_export.tokenization.languages import Languages, read_languages
+from seqserve_export.tokenization.nllb import read_missing_tokens
 from seqserve_export.tokenization.pieces import make_pieces_tokenizer
 from seqserve_export.tokenization.rust import make_rust_tokenizer
+from seqserve_export.tokenization.sample_lines import LINES
+from seqserve_export.tokenizer_file import read_tokenizer
 
 FolderTokenizer = Tokenizer | SentencePieceTokenizer
 """Both have ``encode``, ``decode``, ``get_vocab`` and ``save``, and :class:`seqserve.tokenizer
@@ -36,6 +47,8 @@ class FolderTokenizers:
     """None when the tokenizer adds the special tokens itself."""
     original: PreTrainedTokenizerBase
     """As ``transformers`` reads it, to verify with."""
+    notes: tuple[str, ...] = ()
+    """What whoever exports should know."""
 
 
 def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTokenizers:
@@ -50,26 +63,63 @@ def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTok
         CheckpointError: A file is absent or malformed.
     """
     settings = read_settings(folder, config)
-    check_files(folder, find_class(folder, config, settings), settings)
-    mend_model_reader()
-    try:
-        original = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        # Every class raises what it likes for a malformed file.
-        raise CheckpointError(
-            f"transformers cannot read the tokenizer of {folder}: {type(error).__name__}: {error}"
-        ) from error
+    kind = find_class(folder, config, settings)
+    check_files(folder, kind, settings)
+    missing = read_missing_tokens(folder, settings) if kind is NllbTokenizer else {}
+    original = _read_original(folder, missing)
     languages = read_languages(original, settings)
     has_frame = languages is not None
     source: FolderTokenizer
     target: FolderTokenizer | None = None
+    notes: tuple[str, ...] = ()
     if isinstance(original, TokenizersBackend):
         source = make_rust_tokenizer(original, has_frame=has_frame)
+        notes = _compare_with_file(folder / TOKENIZER_FILE, original)
     else:
         source = make_pieces_tokenizer(original, "source", has_frame=has_frame)
         target = make_pieces_tokenizer(original, "target", has_frame=has_frame)
         if target.record == source.record:
             target = None
-    return FolderTokenizers(source=source, target=target, languages=languages, original=original)
+    return FolderTokenizers(
+        source=source, target=target, languages=languages, original=original, notes=notes
+    )
+
+
+def _read_original(folder: Path, missing: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    mend_model_reader()
+    try:
+        with warnings.catch_warnings():
+            # It normalizes punctuation where it is called for, which no tokenizer does by itself.
+            warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
+            original: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False, **missing
+            )
+    except Exception as error:
+        # Every class raises what it likes for a malformed file.
+        raise CheckpointError(
+            f"transformers cannot read the tokenizer of {folder}: {type(error).__name__}: {error}"
+        ) from error
+    return original
+
+
+def _compare_with_file(path: Path, original: TokenizersBackend) -> tuple[str, ...]:
+    """Says whether ``transformers`` makes another tokenizer of a ready file than the file says.
+
+    It keeps the vocabulary, but takes the normalizer of some classes from their code.
+    """
+    if not path.is_file():
+        return ()
+    ready, backend = read_tokenizer(path), original.backend_tokenizer
+    different = [
+        line
+        for line in LINES
+        if ready.encode(line, add_special_tokens=False).ids
+        != backend.encode(line, add_special_tokens=False).ids
+    ]
+    if not different:
+        return ()
+    return (
+        f"{type(original).__name__} of transformers {transformers.__version__} gives other tokens "
+        f"than {path.name} of the folder on {len(different)} of {len(LINES)} sample lines, first "
+        f"on {different[0]!r}; the model is served with those of transformers",
+    )

@@ -114,19 +114,21 @@ class TokenizerVerifier:
             self._compare(expected, self._target.decode(ids), f"text of the tokens {ids}")
 
     def _encode_source(self, text: str) -> list[int]:
-        return list(self._original(text)["input_ids"])
+        return list(self._original(text, verbose=False)["input_ids"])
 
     def _encode_target(self, text: str) -> list[int]:
-        return list(self._original(text_target=text)["input_ids"])
+        return list(self._original(text_target=text, verbose=False)["input_ids"])
 
     def _encode_plain_source(self, text: str) -> list[int]:
-        return list(self._original(text, add_special_tokens=False)["input_ids"])
+        encoded = self._original(text, add_special_tokens=False, verbose=False)
+        return list(encoded["input_ids"])
 
     def _encode_plain_target(self, text: str) -> list[int]:
         if self._languages is not None and getattr(self._original, "tgt_lang", "") is None:
             # Some classes need one to encode a target, though it changes no token of the text.
             self._original.tgt_lang = next(iter(self._languages.target_codes))
-        return list(self._original(text_target=text, add_special_tokens=False)["input_ids"])
+        encoded = self._original(text_target=text, add_special_tokens=False, verbose=False)
+        return list(encoded["input_ids"])
 
     def _compare(self, expected: Any, actual: Any, what: str) -> None:
         self._count += 1
