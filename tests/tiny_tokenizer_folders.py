@@ -17,7 +17,6 @@ from seqserve_export.tokenization.sample_lines import SENTENCES
 Maker = Callable[[Path], dict[str, Any]]
 """Fills a folder with files of the tokenizer; returns its ``config.json``."""
 
-_HALF = len(SENTENCES) // 2
 _T5_IDS: dict[str, Any] = {"pad_id": 0, "eos_id": 1, "unk_id": 2, "bos_id": -1}
 
 
@@ -68,10 +67,18 @@ def pieces_of(model: bytes) -> Iterator[str]:
 
 
 def make_marian(
-    folder: Path, codes: tuple[str, ...] = (), *, is_separate: bool = False
+    folder: Path, codes: tuple[str, ...] = (), *, is_separate: bool = False, **settings: Any
 ) -> dict[str, Any]:
-    """A model for each side; one vocabulary that merges them, or two."""
-    source, target = train_pieces(SENTENCES[:_HALF]), train_pieces(SENTENCES[_HALF:])
+    """A model for each side; one vocabulary that merges them, or two.
+
+    Args:
+        folder: To be filled.
+        codes: Languages of the target.
+        is_separate: Whether each side has its vocabulary.
+        settings: Of the training of both models.
+    """
+    source = train_pieces(SENTENCES[::2], **settings)
+    target = train_pieces(SENTENCES[1::2], **settings)
     (folder / "source.spm").write_bytes(source)
     (folder / "target.spm").write_bytes(target)
     sides = [sorted(pieces_of(source)), sorted(pieces_of(target), reverse=True)]
@@ -83,8 +90,7 @@ def make_marian(
         unique = dict.fromkeys(tokens)
         write_json(folder / name, {token: index for index, token in enumerate(unique)})
     if is_separate:
-        settings = {"separate_vocabs": True, "tokenizer_class": "MarianTokenizer"}
-        write_json(folder / "tokenizer_config.json", settings)
+        write_json(folder / "tokenizer_config.json", {"separate_vocabs": True})
     return {"model_type": "marian"}
 
 

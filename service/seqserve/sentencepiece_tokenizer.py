@@ -83,6 +83,21 @@ class SentencePieceRecord(_Record):
     decoding_model: bytes | None = None
     """The same for decoding, where it is another one."""
 
+    @pydantic.model_validator(mode="after")
+    def _check_ids(self) -> Self:
+        num_tokens = len(self.tokens)
+        ids = {
+            "unknown_id": (self.unknown_id,),
+            "prefix_ids": self.prefix_ids,
+            "suffix_ids": self.suffix_ids,
+            "added_tokens": tuple(token.token_id for token in self.added_tokens),
+            "other_ids": tuple(self.other_ids.values()),
+        }
+        for name, values in ids.items():
+            if not all(0 <= value < num_tokens for value in values):
+                raise ValueError(f"`{name}` must be from 0 and below the {num_tokens} entries")
+        return self
+
 
 @dataclasses.dataclass(slots=True)
 class SentencePieceEncoding:
@@ -158,8 +173,8 @@ class SentencePieceTokenizer:
             return cls(SentencePieceRecord.model_validate_json(text))
         except pydantic.ValidationError as error:
             problem = error.errors(include_url=False, include_input=False)[0]
-            where = ".".join(map(str, problem["loc"]))
-            raise ModelFolderError(f"{where}: {problem['msg']}") from error
+            where = "".join(f"{part}: " for part in problem["loc"])
+            raise ModelFolderError(where + problem["msg"].removeprefix("Value error, ")) from error
 
     def to_str(self) -> str:
         """Everything as one JSON text."""

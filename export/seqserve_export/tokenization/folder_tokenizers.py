@@ -18,6 +18,7 @@ from transformers import (
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 from seqserve_export.errors import CheckpointError
 from seqserve_export.tokenization.folder_files import (
+    SETTINGS_FILE,
     TOKENIZER_FILE,
     check_files,
     find_class,
@@ -106,10 +107,20 @@ def _compare_with_file(path: Path, original: TokenizersBackend) -> tuple[str, ..
     """Says whether ``transformers`` makes another tokenizer of a ready file than the file says.
 
     It keeps the vocabulary, but takes the normalizer of some classes from their code.
+
+    Raises:
+        CheckpointError: It does not even keep the vocabulary.
     """
     if not path.is_file():
         return ()
     ready, backend = read_tokenizer(path), original.backend_tokenizer
+    is_same_model = type(ready.model) is type(backend.model)
+    if not is_same_model or not ready.get_vocab().items() <= backend.get_vocab().items():
+        raise CheckpointError(
+            f"{type(original).__name__} of transformers {transformers.__version__} does not take "
+            f"its vocabulary and model from {path}; name the class that wrote the file as "
+            f'"tokenizer_class" in {SETTINGS_FILE}, or remove the file'
+        )
     different = [
         line
         for line in LINES

@@ -1,0 +1,417 @@
+"""Tokenizers of Hugging Face folders: the tokens and texts of ``transformers``, or a refusal."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sentencepiece
+from tokenizers import normalizers
+from transformers import AddedToken
+
+from seqserve.tokenizer import Tokenizer
+from seqserve_export.errors import CheckpointError, ExportError, UnsupportedError
+from seqserve_export.tokenization.folder_tokenizers import (
+    FolderTokenizers,
+    read_folder_tokenizers,
+)
+from seqserve_export.tokenization.sample_lines import LINES, SENTENCES, make_lines
+from seqserve_export.tokenization.tokenizer_verification import verify_tokenizers
+from tiny_tokenizer_folders import (
+    FAMILIES,
+    make_marian,
+    make_tokenizer_folder,
+    train_pieces,
+    write_json,
+)
+
+# What each class puts around a source: (prefix, suffix) with the language as its name.
+FRAMES = {
+    "marian-multilingual": (("target_language",), (0,), "source_prefix"),
+    "m2m_100": (("source_language",), (2,), "forced_bos"),
+    "m2m_100-listed": (("source_language",), (2,), "forced_bos"),
+    "plbart-base": ((), (2, "source_language"), "decoder_start"),
+    "plbart-multi": ((), (2, "source_language"), "decoder_start"),
+    "nllb": (("source_language",), (2,), "forced_bos"),
+    "nllb-legacy": ((), (2, "source_language"), "forced_bos"),
+    "mbart": ((), (2, "source_language"), "decoder_start"),
+    "mbart50": (("source_language",), (2,), "forced_bos"),
+}
+
+
+def read(folder: Path) -> FolderTokenizers:
+    """Reads a folder with its own configuration."""
+    return read_folder_tokenizers(folder, json.loads((folder / "config.json").read_text("utf-8")))
+
+
+def served(tokenizer: Any, folder: Path) -> Tokenizer:
+    """A tokenizer as the server reads it."""
+    path = folder / "served.json"
+    tokenizer.save(str(path))
+    return Tokenizer(path)
+
+
+def add_settings(folder: Path, **settings: Any) -> None:
+    """Adds to ``tokenizer_config.json``."""
+    path = folder / "tokenizer_config.json"
+    found = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    write_json(path, found | settings)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_tokens_and_texts_are_those_of_transformers(family: str, tmp_path: Path) -> None:
+    """Sources, targets, frames and texts are equal on every sample line, and on random ones."""
+    tokenizers = read(make_tokenizer_folder(family, tmp_path / "folder"))
+    record = verify_tokenizers(tokenizers, 600)
+    assert record.count > 3 * 600
+    assert tokenizers.notes == ()
+
+
+@pytest.mark.parametrize("family", ["marian", "bart", "t5", "albert", "bert", "pegasus"])
+def test_special_tokens_are_added_where_nobody_else_does(family: str, tmp_path: Path) -> None:
+    """Without languages, encoding gives the whole source; a fresh tokenizer of theirs agrees."""
+    folder = make_tokenizer_folder(family, tmp_path / "folder")
+    tokenizers = read(folder)
+    tokenizer = served(tokenizers.source, tmp_path)
+    original = tokenizers.original
+    assert tokenizers.languages is None
+    assert tokenizer.num_added_tokens == original.num_special_tokens_to_add() > 0
+    for line in LINES:
+        assert tokenizer.encode(line) == original(line, verbose=False)["input_ids"]
+
+
+@pytest.mark.parametrize("family", FRAMES)
+def test_frame_is_left_to_the_server(family: str, tmp_path: Path) -> None:
+    """With languages, encoding adds nothing; the frame says what goes where."""
+    tokenizers = read(make_tokenizer_folder(family, tmp_path / "folder"))
+    languages = tokenizers.languages
+    assert languages is not None
+    found = (languages.source_prefix, languages.source_suffix, languages.target_mode)
+    assert found == FRAMES[family]
+    assert served(tokenizers.source, tmp_path).num_added_tokens == 0
+    text = served(tokenizers.source, tmp_path).encode("fox")
+    source, target = next(iter(languages.source_codes), None), list(languages.target_codes)[-1]
+    codes = {
+        "source_language": languages.source_codes.get(source or ""),
+        "target_language": languages.target_codes[target],
+    }
+    prefix, suffix = (
+        [marker if isinstance(marker, int) else codes[marker] for marker in part]
+        for part in found[:2]
+    )
+    assert languages.frame(text, source, target) == [*prefix, *text, *suffix]
+
+
+@pytest.mark.parametrize(
+    ("family", "source", "target"),
+    [
+        ("marian-multilingual", None, "zho_Hans"),
+        ("m2m_100", "en", "zu"),
+        ("plbart-base", "python", "en_XX"),
+        ("plbart-multi", "python", "go"),
+        ("nllb", "eng_Latn", "zho_Hans"),
+        ("mbart", "en_XX", "ro_RO"),
+        ("mbart50", "en_XX", "sl_SI"),
+    ],
+)
+def test_languages_have_their_public_names(
+    family: str, source: str | None, target: str, tmp_path: Path
+) -> None:
+    """Codes are what users of these models write."""
+    languages = read(make_tokenizer_folder(family, tmp_path / "folder")).languages
+    assert languages is not None
+    assert source is None or source in languages.source_codes
+    assert target in languages.target_codes
+
+
+def test_language_of_a_frame_must_be_known(tmp_path: Path) -> None:
+    """A frame with a language cannot be made without one."""
+    languages = read(make_tokenizer_folder("mbart", tmp_path / "folder")).languages
+    assert languages is not None
+    with pytest.raises(ValueError, match="the source's frame needs its source_language"):
+        languages.frame([1], None, "ro_RO")
+
+
+@pytest.mark.parametrize(
+    ("family", "offset", "file"),
+    [
+        ("xlm-roberta", 1, "sentencepiece.bpe.model"),
+        ("mbart", 1, "sentencepiece.bpe.model"),
+        ("mbart50", 1, "sentencepiece.bpe.model"),
+        ("nllb", 1, "sentencepiece.bpe.model"),
+        ("plbart-base", 1, "sentencepiece.bpe.model"),
+        ("t5", 0, "spiece.model"),
+        ("pegasus", 103, "spiece.model"),
+        ("albert", 0, "spiece.model"),
+    ],
+)
+def test_ids_are_those_the_models_were_trained_with(
+    family: str, offset: int, file: str, tmp_path: Path
+) -> None:
+    """Pieces keep their places, moved by what stands before them; languages come after."""
+    folder = make_tokenizer_folder(family, tmp_path / "folder")
+    tokenizers = read(folder)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(folder / file))
+    vocabulary = tokenizers.source.get_vocab(with_added_tokens=True)
+    for index in range(5, len(pieces)):
+        assert vocabulary[pieces.id_to_piece(index)] == index + offset
+    if tokenizers.languages is not None:
+        ids = list(tokenizers.languages.target_codes.values())
+        assert ids == list(range(len(pieces) + 1, len(pieces) + 1 + len(ids)))
+
+
+def test_nllb_has_the_same_tokens_with_and_without_a_ready_file(tmp_path: Path) -> None:
+    """Languages and mask get their ids from the pieces, the settings or the file alike."""
+    folder = make_tokenizer_folder("nllb", tmp_path / "folder")
+    bare = read(folder)
+    bare.original.save_pretrained(folder)
+    ready = read(folder)
+    assert (folder / "tokenizer.json").is_file()
+    assert ready.source.to_str() == bare.source.to_str()
+    assert ready.languages == bare.languages
+    (folder / "tokenizer.json").unlink()
+    added = {
+        token_id: {"content": token.content, "special": True, "lstrip": token.lstrip}
+        for token_id, token in bare.original.added_tokens_decoder.items()
+    }
+    add_settings(folder, added_tokens_decoder=added)
+    assert read(folder).languages == bare.languages
+    assert bare.languages is not None
+    assert bare.languages.default_source == "fra_Latn"
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"model_type": "bpe"},
+        {"byte_fallback": True},
+        {"normalization_rule_name": "identity"},
+        {"normalization_rule_name": "nfkc_cf"},
+        {"add_dummy_prefix": False},
+        {"remove_extra_whitespaces": False},
+        {"treat_whitespace_as_suffix": True},
+        {"user_defined_symbols": "fox,Stra"},
+        {"control_symbols": "<c>"},
+    ],
+    ids=str,
+)
+def test_every_kind_of_model_is_exact(settings: dict[str, Any], tmp_path: Path) -> None:
+    """Whatever SentencePiece was told when it was trained."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_json(folder / "config.json", make_marian(folder, **settings))
+    verify_tokenizers(read(folder), 600)
+
+
+def test_marian_pieces_of_the_other_side_are_unreachable(tmp_path: Path) -> None:
+    """A vocabulary of both sides: sources use the source's pieces, targets the target's."""
+    tokenizers = read(make_tokenizer_folder("marian", tmp_path / "folder"))
+    assert tokenizers.target is not None
+    source, target = served(tokenizers.source, tmp_path), served(tokenizers.target, tmp_path)
+    pieces = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "folder/source.spm"))
+    known = {pieces.id_to_piece(index) for index in range(3, len(pieces))}
+    letters = set("".join(known))
+    foreign = {
+        token: token_id
+        for token, token_id in tokenizers.source.get_vocab(with_added_tokens=True).items()
+        if token not in known and set(token) <= letters and len(token) > 2
+    }
+    assert len(foreign) > 5
+    for token, token_id in foreign.items():
+        text = token.replace("\u2581", " ").strip()
+        assert token_id not in source.encode(text)
+        assert source.decode([token_id]) == target.decode([token_id]) == text
+    assert {*foreign.values()} & {index for line in LINES for index in target.encode(line)}
+
+
+def test_added_tokens_take_their_spaces(tmp_path: Path) -> None:
+    """Texts are split at added tokens, the longest first, with the spaces that belong to them."""
+    folder = make_tokenizer_folder("marian", tmp_path / "folder")
+    original = read(folder).original
+    original.add_tokens(
+        [
+            AddedToken("<left>", lstrip=True, special=True),
+            AddedToken("<right>", rstrip=True, special=True),
+            AddedToken("<both>", lstrip=True, rstrip=True),
+            AddedToken("ab"),
+            AddedToken("abc"),
+            AddedToken("bcd"),
+        ]
+    )
+    original.save_pretrained(folder)
+    tokenizers = read(folder)
+    tokenizer = served(tokenizers.source, tmp_path)
+    parts = ["<left>", "<right>", "<both>", "ab", "abc", "bcd", "a", "b", "c", "d", " ", "  ", "x"]
+    for line in make_lines(400):
+        text = "".join(parts[ord(character) % len(parts)] for character in line[:12])
+        expected = tokenizers.original(text, verbose=False)["input_ids"]
+        assert tokenizer.encode(text) == expected, text
+    verify_tokenizers(tokenizers, 300)
+
+
+def test_spaces_before_signs_are_removed_where_the_folder_says_so(tmp_path: Path) -> None:
+    """The clean-up of ``transformers`` is part of the written file."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    add_settings(folder, clean_up_tokenization_spaces=True)
+    tokenizers = read(folder)
+    tokenizer = served(tokenizers.source, tmp_path)
+    assert tokenizer.decode(tokenizer.encode("a fox , it 's !")) == "a fox, it's!"
+    verify_tokenizers(tokenizers, 300)
+
+
+def test_limits_of_a_ready_file_are_removed(tmp_path: Path) -> None:
+    """Truncation and padding belong to requests."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    original = read(folder).original
+    original.save_pretrained(folder)
+    path = folder / "tokenizer.json"
+    content = json.loads(path.read_text("utf-8"))
+    content["truncation"] = {
+        "direction": "Right",
+        "max_length": 4,
+        "strategy": "LongestFirst",
+        "stride": 0,
+    }
+    write_json(path, content)
+    tokenizer = served(read(folder).source, tmp_path)
+    assert len(tokenizer.encode(SENTENCES[0])) > 4
+
+
+def test_ready_file_that_transformers_changes_is_told(tmp_path: Path) -> None:
+    """Some classes take their normalizer from code; the difference is not silent."""
+    folder = make_tokenizer_folder("mbart", tmp_path / "folder")
+    tokenizers = read(folder)
+    tokenizers.original.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizers.original.save_pretrained(folder)
+    (note,) = read(folder).notes
+    assert note.startswith("MBartTokenizer of transformers ")
+    assert "gives other tokens than tokenizer.json of the folder on " in note
+
+
+def check_refused(error: type[ExportError], message: str, folder: Path) -> None:
+    """Reading raises the error, and its message has the words."""
+    with pytest.raises(error) as caught:
+        read(folder)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("marian", "has no source.spm, target.spm, vocab.json; MarianTokenizer is read from"),
+        ("marian-separate", "has no source.spm, target.spm, vocab.json, target_vocab.json;"),
+        ("m2m_100", "has no vocab.json, sentencepiece.bpe.model; M2M100Tokenizer is read from"),
+        ("t5", "has neither tokenizer.json nor spiece.model; T5Tokenizer is read from"),
+        ("bart", "has neither tokenizer.json nor vocab.json, merges.txt; RobertaTokenizer is"),
+        ("bert", "has neither tokenizer.json nor vocab.txt; BertTokenizer is read from vocab.txt"),
+    ],
+)
+def test_absent_files_are_named(family: str, message: str, tmp_path: Path) -> None:
+    """Nothing is made up for a file that is not there."""
+    folder = make_tokenizer_folder(family, tmp_path / "folder")
+    for path in folder.iterdir():
+        if path.name not in ("config.json", "tokenizer_config.json"):
+            path.unlink()
+    check_refused(CheckpointError, message, folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "file", "content", "message"),
+    [
+        ("marian", "target.spm", "no model", "target.spm is not a SentencePiece model: "),
+        ("t5", "spiece.model", "no model", "spiece.model is not a SentencePiece model: "),
+        ("marian", "vocab.json", "no JSON", "vocab.json is not JSON: "),
+        ("marian", "vocab.json", "[]", "vocab.json must hold a JSON object"),
+        ("marian", "vocab.json", "{}", "transformers cannot read the tokenizer of "),
+        ("t5", "tokenizer.json", "{}", "tokenizer.json is not a tokenizer: "),
+        ("t5", "tokenizer_config.json", "no JSON", "tokenizer_config.json is not JSON: "),
+        ("mbart", "tokenizer_config.json", '{"tgt_lang": "xx"}', "\"tgt_lang\": 'xx' in tokenizer"),
+    ],
+)
+def test_broken_files_are_named(
+    family: str, file: str, content: str, message: str, tmp_path: Path
+) -> None:
+    """A file that cannot be read is not taken for something else."""
+    folder = make_tokenizer_folder(family, tmp_path / "folder")
+    (folder / file).write_text(content, encoding="utf-8")
+    check_refused(CheckpointError, message, folder)
+
+
+def test_ready_file_of_another_class_is_refused(tmp_path: Path) -> None:
+    """A class that takes its vocabulary from elsewhere must not be served under the file's name."""
+    folder = make_tokenizer_folder("xlm-roberta", tmp_path / "folder")
+    ready = make_tokenizer_folder("t5", tmp_path / "ready")
+    read(ready).original.save_pretrained(ready)
+    shutil.copy(ready / "tokenizer.json", folder)
+    add_settings(folder, tokenizer_class="BlenderbotTokenizer")
+    check_refused(CheckpointError, "BlenderbotTokenizer of transformers ", folder)
+    check_refused(CheckpointError, "does not take its vocabulary and model from ", folder)
+
+
+@pytest.mark.parametrize("kind", ["ByT5Tokenizer", "BlenderbotSmallTokenizer", "FSMTTokenizer"])
+def test_other_classes_are_refused(kind: str, tmp_path: Path) -> None:
+    """The message names the class and what is supported."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    add_settings(folder, tokenizer_class=kind)
+    check_refused(UnsupportedError, f"the tokenizer class {kind} ", folder)
+    check_refused(UnsupportedError, "M2M100Tokenizer, MarianTokenizer, PLBartTokenizer", folder)
+
+
+def test_unknown_class_is_refused(tmp_path: Path) -> None:
+    """``transformers`` would take another class."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    add_settings(folder, tokenizer_class="MyTokenizer")
+    check_refused(UnsupportedError, "the tokenizer class MyTokenizer ", folder)
+
+
+def test_folder_without_a_class_is_refused(tmp_path: Path) -> None:
+    """A model type that no tokenizer belongs to says nothing about the files."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    write_json(folder / "config.json", {"model_type": "mine"})
+    check_refused(UnsupportedError, "none belongs to \"model_type\": 'mine'; supported are", folder)
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])
+@pytest.mark.parametrize(
+    "code", [{"AutoTokenizer": ["mine.MyTokenizer", None]}, ["mine.MyTokenizer", None]]
+)
+def test_code_of_the_folder_is_never_run(file: str, code: Any, tmp_path: Path) -> None:
+    """A tokenizer that is Python code is refused, in both spellings."""
+    folder = make_tokenizer_folder("t5", tmp_path / "folder")
+    path = folder / file
+    content = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    write_json(path, content | {"auto_map": code})
+    check_refused(UnsupportedError, f"{file} names Python code for its tokenizer", folder)
+
+
+@pytest.mark.parametrize("family", ["t5", "m2m_100"])
+def test_split_special_tokens_are_refused(family: str, tmp_path: Path) -> None:
+    """The switch has no place in a tokenizer's file."""
+    folder = make_tokenizer_folder(family, tmp_path / "folder")
+    add_settings(folder, split_special_tokens=True)
+    check_refused(UnsupportedError, '"split_special_tokens": true', folder)
+
+
+def test_sampled_pieces_are_refused(tmp_path: Path) -> None:
+    """Tokens of a text must not be a matter of chance."""
+    folder = make_tokenizer_folder("marian", tmp_path / "folder")
+    add_settings(folder, sp_model_kwargs={"enable_sampling": True, "nbest_size": -1, "alpha": 0.1})
+    check_refused(UnsupportedError, '"sp_model_kwargs": {', folder)
+
+
+def test_added_single_words_are_refused(tmp_path: Path) -> None:
+    """A rule of added tokens that the server does not have is not left out."""
+    folder = make_tokenizer_folder("marian", tmp_path / "folder")
+    added = {"900": {"content": "word", "single_word": True, "special": False}}
+    add_settings(folder, added_tokens_decoder=added)
+    check_refused(UnsupportedError, "the added token 'word' with \"single_word\": true", folder)
+
+
+def test_other_classes_with_languages_are_refused(tmp_path: Path) -> None:
+    """Languages that nobody would put in place are not left out."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "sentencepiece.bpe.model").write_bytes(train_pieces(model_type="bpe"))
+    write_json(folder / "config.json", {"model_type": "seamless_m4t"})
+    check_refused(UnsupportedError, "SeamlessM4TTokenizer has languages in a way", folder)
