@@ -4,8 +4,9 @@ What holds:
 
 * Every submitted sequence is answered exactly once: with a result, with an error, or its future was
   cancelled by the caller.
-* A fault in ``engine.run`` becomes the error of that batch's sequences, and the loop goes on. A
-  fault anywhere else fails everything outstanding, and the worker reports itself dead.
+* A fault in ``engine.run`` becomes the error of that batch's sequences, one in a sequence's
+  ``on_tokens`` the error of that sequence, and the loop goes on. A fault anywhere else fails
+  everything outstanding, and the worker reports itself dead.
 * The scheduler and the engine are touched only by this thread, futures only by the event loop.
 """
 
