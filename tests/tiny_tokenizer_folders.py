@@ -142,12 +142,9 @@ def make_t5(folder: Path, model_type: str = "t5") -> dict[str, Any]:
 
 
 def make_umt5(folder: Path) -> dict[str, Any]:
-    """As published: the class of T5, but a ready file."""
-    config = make_t5(folder)
-    from transformers import AutoTokenizer
-
-    write_json(folder / "config.json", config)
-    AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+    """As T5, whose class it names."""
+    make_t5(folder)
+    write_json(folder / "tokenizer_config.json", {"tokenizer_class": "T5Tokenizer"})
     return {"model_type": "umt5"}
 
 
@@ -157,14 +154,20 @@ def make_pegasus(folder: Path) -> dict[str, Any]:
     return {"model_type": "pegasus"}
 
 
-def make_bart(folder: Path, model_type: str = "bart") -> dict[str, Any]:
+_FAIRSEQ_TOKENS = ("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+_BERT_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+
+
+def make_bart(
+    folder: Path, model_type: str = "bart", special: tuple[str, ...] = _FAIRSEQ_TOKENS
+) -> dict[str, Any]:
     """Pairs of bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     trainer = trainers.BpeTrainer(
         vocab_size=600,
         show_progress=False,
-        special_tokens=["<s>", "<pad>", "</s>", "<unk>", "<mask>"],
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     tokenizer.train_from_iterator(SENTENCES * 4, trainer)
@@ -172,20 +175,20 @@ def make_bart(folder: Path, model_type: str = "bart") -> dict[str, Any]:
     return {"model_type": model_type}
 
 
-def make_bert(folder: Path) -> dict[str, Any]:
+def make_bert(
+    folder: Path, model_type: str = "bert", special: tuple[str, ...] = _BERT_TOKENS
+) -> dict[str, Any]:
     """Words and their continuations."""
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer()
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(
-        vocab_size=800,
-        show_progress=False,
-        special_tokens=["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"],
+        vocab_size=800, show_progress=False, special_tokens=list(special)
     )
     tokenizer.train_from_iterator(SENTENCES * 4, trainer)
     tokenizer.model.save(str(folder))
     write_json(folder / "tokenizer_config.json", {"clean_up_tokenization_spaces": True})
-    return {"model_type": "bert"}
+    return {"model_type": model_type}
 
 
 def make_albert(folder: Path) -> dict[str, Any]:
@@ -242,8 +245,13 @@ FAMILIES: dict[str, Maker] = {
     "umt5": make_umt5,
     "pegasus": make_pegasus,
     "bart": make_bart,
+    "led": functools.partial(make_bart, model_type="led"),
     "roberta": functools.partial(make_bart, model_type="roberta"),
+    "deberta": functools.partial(make_bart, model_type="deberta", special=_BERT_TOKENS),
     "bert": make_bert,
+    "distilbert": functools.partial(make_bert, model_type="distilbert"),
+    "electra": functools.partial(make_bert, model_type="electra"),
+    "mpnet": functools.partial(make_bert, model_type="mpnet", special=(*_FAIRSEQ_TOKENS, "[UNK]")),
     "albert": make_albert,
     "deberta-v2": make_deberta_v2,
     "xlm-roberta": make_xlm_roberta,

@@ -12,7 +12,8 @@ from typing import Any, Protocol
 import tokenizers
 
 from seqserve.errors import InvalidRequestError, ModelFolderError
-from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer, is_sentencepiece_file
+from seqserve.sentencepiece_record import is_sentencepiece_file
+from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 import sentencepiece
 from tokenizers import normalizers
-from transformers import AddedToken
+from transformers import AddedToken, SeamlessM4TTokenizer
 
 from seqserve.tokenizer import Tokenizer
 from seqserve_export.errors import CheckpointError, ExportError, UnsupportedError
+from seqserve_export.tokenization.folder_files import mend_model_reader
 from seqserve_export.tokenization.folder_tokenizers import (
     FolderTokenizers,
     read_folder_tokenizers,
@@ -79,6 +80,40 @@ def test_special_tokens_are_added_where_nobody_else_does(family: str, tmp_path: 
     assert tokenizer.num_added_tokens == original.num_special_tokens_to_add() > 0
     for line in LINES:
         assert tokenizer.encode(line) == original(line, verbose=False)["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("family", "first", "last"),
+    [
+        ("albert", "[CLS]", "[SEP]"),
+        ("bart", "<s>", "</s>"),
+        ("bert", "[CLS]", "[SEP]"),
+        ("camembert", "<s>", "</s>"),
+        ("deberta", "[CLS]", "[SEP]"),
+        ("deberta-v2", "[CLS]", "[SEP]"),
+        ("distilbert", "[CLS]", "[SEP]"),
+        ("electra", "[CLS]", "[SEP]"),
+        ("led", "<s>", "</s>"),
+        ("mpnet", "<s>", "</s>"),
+        ("mt5", None, "</s>"),
+        ("pegasus", None, "</s>"),
+        ("roberta", "<s>", "</s>"),
+        ("t5", None, "</s>"),
+        ("umt5", None, "</s>"),
+        ("xlm-roberta", "<s>", "</s>"),
+        ("marian", None, "</s>"),
+        ("marian-separate", None, "</s>"),
+    ],
+)
+def test_special_tokens_are_those_of_training(
+    family: str, first: str | None, last: str, tmp_path: Path
+) -> None:
+    """Older files do not list them; each class has its own."""
+    tokenizers = read(make_tokenizer_folder(family, tmp_path / "folder"))
+    spans = served(tokenizers.source, tmp_path).spans("fox")
+    special = [span.text for span in spans if span.is_special]
+    assert special == ([last] if first is None else [first, last])
+    assert spans[-1].text == last
 
 
 @pytest.mark.parametrize("family", FRAMES)
@@ -349,6 +384,20 @@ def test_ready_file_of_another_class_is_refused(tmp_path: Path) -> None:
     check_refused(CheckpointError, "does not take its vocabulary and model from ", folder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("BarthezTokenizer", "alone, not with sentencepiece.bpe.model; save the folder again"),
+        ("PreTrainedTokenizerFast", "has neither tokenizer.json nor tokenizer.model"),
+    ],
+)
+def test_older_files_of_some_classes_are_refused(kind: str, message: str, tmp_path: Path) -> None:
+    """``transformers`` reads them, but with other ids than those the models were trained with."""
+    folder = make_tokenizer_folder("xlm-roberta", tmp_path / "folder")
+    add_settings(folder, tokenizer_class=kind)
+    check_refused(UnsupportedError if "alone" in message else CheckpointError, message, folder)
+
+
 @pytest.mark.parametrize("kind", ["ByT5Tokenizer", "BlenderbotSmallTokenizer", "FSMTTokenizer"])
 def test_other_classes_are_refused(kind: str, tmp_path: Path) -> None:
     """The message names the class and what is supported."""
@@ -414,4 +463,6 @@ def test_other_classes_with_languages_are_refused(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "sentencepiece.bpe.model").write_bytes(train_pieces(model_type="bpe"))
     write_json(folder / "config.json", {"model_type": "seamless_m4t"})
+    mend_model_reader()
+    SeamlessM4TTokenizer.from_pretrained(folder).save_pretrained(folder)
     check_refused(UnsupportedError, "SeamlessM4TTokenizer has languages in a way", folder)

@@ -13,11 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqserve.errors import ModelFolderError
-from seqserve.sentencepiece_tokenizer import (
-    AddedTokenRecord,
-    SentencePieceRecord,
-    SentencePieceTokenizer,
-)
+from seqserve.sentencepiece_record import AddedTokenRecord, SentencePieceRecord
+from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 from seqserve.tokenizer import TextStream, Tokenizer, TokenSpan
 
 

@@ -31,6 +31,15 @@ _SUPPORTED = (
     f"supported are {TOKENIZER_FILE}, the classes that transformers {transformers.__version__} "
     f"runs with the tokenizers library, and {', '.join(sorted(DECODING))}"
 )
+_READ_WITHOUT = frozenset(
+    f"{name}Tokenizer"
+    for name in (
+        *("Albert", "Bert", "Camembert", "Deberta", "DebertaV2", "DistilBert", "MBart", "MBart50"),
+        *("MPNet", "Nllb", "Pegasus", "Roberta", "T5", "XLMRoberta"),
+    )
+)
+"""Classes whose older files are read with the ids and special tokens of the models' training; of
+others ``transformers`` 5 is known to get them wrong (Barthez, Blenderbot)."""
 _OTHER_FILES = {"tokenizer_file", "tokenizer_config_file", "target_vocab_file"}
 
 
@@ -86,6 +95,7 @@ def check_files(
 
     Raises:
         CheckpointError: They are not.
+        UnsupportedError: The class must be read from a ready file.
     """
     names = dict(kind.vocab_files_names)
     is_rust = issubclass(kind, TokenizersBackend)
@@ -101,6 +111,12 @@ def check_files(
         raise CheckpointError(
             f"{folder} has {alternative} {', '.join(absent)}; {kind.__name__} is read from "
             f"{', '.join(needed)}"
+        )
+    if is_rust and kind.__name__ not in _READ_WITHOUT:
+        raise UnsupportedError(
+            f"{kind.__name__} ({folder}) is supported with {TOKENIZER_FILE} alone, not with "
+            f"{', '.join(needed)}; save the folder again with a version of transformers that reads "
+            f"these files well; supported without are {', '.join(sorted(_READ_WITHOUT))}"
         )
     for name in needed:
         if name.endswith((".model", ".spm")):

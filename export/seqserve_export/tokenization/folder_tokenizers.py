@@ -67,7 +67,9 @@ def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTok
     kind = find_class(folder, config, settings)
     check_files(folder, kind, settings)
     missing = read_missing_tokens(folder, settings) if kind is NllbTokenizer else {}
-    original = _read_original(folder, missing)
+    # For some model types AutoTokenizer takes a class that reads ready files alone.
+    has_ready_file = (folder / TOKENIZER_FILE).is_file()
+    original = _read_original(AutoTokenizer if has_ready_file else kind, folder, missing)
     languages = read_languages(original, settings)
     has_frame = languages is not None
     source: FolderTokenizer
@@ -86,13 +88,17 @@ def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTok
     )
 
 
-def _read_original(folder: Path, missing: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def _read_original(
+    reader: type[AutoTokenizer] | type[PreTrainedTokenizerBase],
+    folder: Path,
+    missing: Mapping[str, Any],
+) -> PreTrainedTokenizerBase:
     mend_model_reader()
     try:
         with warnings.catch_warnings():
             # It normalizes punctuation where it is called for, which no tokenizer does by itself.
             warnings.filterwarnings("ignore", message="Recommended: pip install sacremoses")
-            original: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            original: PreTrainedTokenizerBase = reader.from_pretrained(
                 folder, local_files_only=True, trust_remote_code=False, **missing
             )
     except Exception as error:

@@ -10,11 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from seqserve.sentencepiece_tokenizer import (
-    AddedTokenRecord,
-    SentencePieceRecord,
-    SentencePieceTokenizer,
-)
+from seqserve.sentencepiece_record import AddedTokenRecord, SentencePieceRecord
+from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.tokenization.rust import check_splitting
 
