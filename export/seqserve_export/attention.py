@@ -53,6 +53,7 @@ def ragged_attention(
     scale: float | None = None,
     past: tuple[Tensor, Tensor] | None = None,
     bias: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attends from each query to the valid keys of its own row.
 
@@ -68,12 +69,20 @@ def ragged_attention(
         past: Cached keys and values, each [B, H, P, D]; P is the capacity, not the valid length.
             New keys are written at ``lengths - T'``.
         bias: Added to the scores, [B or 1, H, T, P or T'].
+        dtype: Number format of the computation, and of ``past`` and all keys and values.
 
     Returns:
-        The attended values [B, T, H*D], then all keys and all values [B, H, P or T', D].
+        The attended values [B, T, H*D] in the format of ``queries``, then all keys and all values
+        [B, H, P or T', D] in ``dtype``.
     """
+    states_dtype = queries.dtype
+    queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
+    bias = None if bias is None else bias.to(dtype)
     if torch.onnx.is_in_onnx_export():
-        return _exported(queries, keys, values, lengths, num_heads, is_causal, scale, past, bias)
+        attended, all_keys, all_values = _exported(
+            queries, keys, values, lengths, num_heads, is_causal, scale, past, bias
+        )
+        return attended.to(states_dtype), all_keys, all_values
     all_keys, all_values = split_heads(keys, num_heads), split_heads(values, num_heads)
     if past is not None:
         all_keys = _write(past[0], all_keys, lengths)
@@ -84,7 +93,7 @@ def ragged_attention(
     attended = functional.scaled_dot_product_attention(
         split_heads(queries, num_heads), all_keys, all_values, attn_mask=mask, scale=scale
     )
-    return merge_heads(attended), all_keys, all_values
+    return merge_heads(attended).to(states_dtype), all_keys, all_values
 
 
 def _visible(lengths: Tensor, num_queries: int, num_keys: int, is_causal: bool) -> Tensor:

@@ -109,8 +109,9 @@ class DecodeGraph(nn.Module):
         batch = torch.export.Dim("batch_size")
         capacity = torch.export.Dim("target_capacity")
         source_capacity = torch.export.Dim("source_capacity")
-        past = torch.zeros(3, config.num_heads, 8, config.head_size)
-        source = torch.zeros(3, config.num_heads, 5, config.head_size)
+        dtype = self.model.cache_dtype
+        past = torch.zeros(3, config.num_heads, 8, config.head_size, dtype=dtype)
+        source = torch.zeros(3, config.num_heads, 5, config.head_size, dtype=dtype)
         num_tensors = 2 * config.num_decoder_layers
         inputs = (
             torch.ones(3, dtype=torch.int64),

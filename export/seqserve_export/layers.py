@@ -15,6 +15,7 @@ Source: Vaswani et al. 2017, arXiv:1706.03762 (architecture); Xiong et al. 2020,
 (norm before the block); Shazeer 2020, arXiv:2002.05202 (gated feed-forward).
 """
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -29,6 +30,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         inner_size = config.num_heads * config.head_size
         self.num_heads, self.scale = config.num_heads, config.attention_scale
+        self.dtype = torch.float32  # of keys and values, and of the attention itself
         self.query = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.key = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.value = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
@@ -65,6 +67,7 @@ class SelfAttention(nn.Module):
             scale=self.scale,
             past=past,
             bias=bias,
+            dtype=self.dtype,
         )
         return self.output(attended), (keys, values)
 
@@ -76,6 +79,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         inner_size = config.num_heads * config.head_size
         self.num_heads, self.scale = config.num_heads, config.attention_scale
+        self.dtype = torch.float32  # of keys and values, and of the attention itself
         self.query = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.key = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.value = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
@@ -83,7 +87,8 @@ class CrossAttention(nn.Module):
 
     def project_source(self, encoder_states: Tensor) -> tuple[Tensor, Tensor]:
         """Projects encoder states [B, S, M] to keys and values [B, H, S, D], once per request."""
-        keys, values = self.key(encoder_states), self.value(encoder_states)
+        keys = self.key(encoder_states).to(self.dtype)
+        values = self.value(encoder_states).to(self.dtype)
         return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
 
     def forward(
@@ -105,6 +110,7 @@ class CrossAttention(nn.Module):
             is_causal=False,
             scale=self.scale,
             past=source,
+            dtype=self.dtype,
         )
         return self.output(attended), (keys, values)
 

@@ -154,6 +154,13 @@ class Transformer(nn.Module):
         if config.has_tied_head:
             self.head.weight = self.target_embedding.token.weight
 
+    @property
+    def cache_dtype(self) -> torch.dtype:
+        """Number format of keys and values."""
+        layer = self.decoder.layers[0]
+        assert isinstance(layer, DecoderLayer)
+        return layer.self_attention.dtype
+
     def encode(self, source_tokens: Tensor, source_lengths: Tensor) -> Tensor:
         """Encodes sources: tokens [B, S] and lengths [B] to encoder states [B, S, M]."""
         positions = torch.arange(source_tokens.shape[1], device=source_tokens.device)[None]

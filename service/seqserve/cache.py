@@ -6,6 +6,7 @@ memory follows the longest text seen, not the longest allowed.
 """
 
 from collections.abc import Sequence as Rows
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,9 +32,11 @@ class KeyValueCache:
         max_rows: int,
         max_target_length: int,
         max_source_length: int,
+        dtype: type[np.floating[Any]] = np.float32,
     ) -> None:
         self._max_target_length = max_target_length
         self._max_source_length = max_source_length
+        self._dtype = dtype
         self._shape = (2 * num_layers, max_rows, num_heads, head_size)
         # The operator takes a capacity of 1 for a prompt, hence 2 at least.
         self.target = self._allocate(max(2, min(_FIRST_CAPACITY, max_target_length)))
@@ -67,7 +70,7 @@ class KeyValueCache:
             self.source[:, targets, :, :length] = self.source[:, sources, :, :length]
 
     def write_source(
-        self, rows: Rows[int], layers: Rows[NDArray[np.float32]], index: int, length: int
+        self, rows: Rows[int], layers: Rows[NDArray[np.floating[Any]]], index: int, length: int
     ) -> None:
         """Writes the encoder's output for one sequence to each of its rows.
 
@@ -80,13 +83,13 @@ class KeyValueCache:
         for position, tensor in enumerate(layers):
             self.source[position, rows, :, :length] = tensor[index, :, :length]
 
-    def _allocate(self, capacity: int) -> NDArray[np.float32]:
+    def _allocate(self, capacity: int) -> NDArray[np.floating[Any]]:
         num_tensors, max_rows, num_heads, head_size = self._shape
-        return np.zeros((num_tensors, max_rows, num_heads, capacity, head_size), np.float32)
+        return np.zeros((num_tensors, max_rows, num_heads, capacity, head_size), self._dtype)
 
     def _grow(
-        self, array: NDArray[np.float32], length: int, limit: int, num_rows: int
-    ) -> NDArray[np.float32]:
+        self, array: NDArray[np.floating[Any]], length: int, limit: int, num_rows: int
+    ) -> NDArray[np.floating[Any]]:
         capacity = array.shape[3]
         if length <= capacity:
             return array

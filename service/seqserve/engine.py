@@ -53,6 +53,7 @@ class GenerationEngine:
             max_rows=max_rows,
             max_target_length=record.max_target_length,
             max_source_length=manifest.max_source_length,
+            dtype=np.float16 if manifest.dtype == "fp16" else np.float32,
         )
         past_target = cache_names("past_key_values", "decoder", record.num_layers)
         past_source = cache_names("past_key_values", "encoder", record.num_layers)

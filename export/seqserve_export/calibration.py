@@ -1,0 +1,100 @@
+"""What goes through the linear layers of a model on samples, to choose their precision by.
+
+The samples are sources and the targets the model itself writes to them, so that every layer sees
+what it will see in service.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seqserve_export.source import GenerationSource
+from seqserve_export.verification import make_row, torch_reference
+
+_MAX_ROWS = 256
+"""Positions kept of each layer's inputs."""
+_MAX_TARGET_LENGTH = 32
+
+
+class Calibration:
+    """Inputs and outputs of linear layers, by the layers' names."""
+
+    def __init__(self) -> None:
+        self._inputs: dict[str, list[Tensor]] = {}
+        self._max_outputs: dict[str, float] = {}
+
+    def inputs(self, name: str) -> Tensor:
+        """Inputs of a layer, [N, K] with at most some hundred rows."""
+        return torch.cat(self._inputs[name])
+
+    def max_output(self, name: str) -> float:
+        """Largest magnitude a layer put out."""
+        return self._max_outputs[name]
+
+    def observe(self, name: str, inputs: Tensor, outputs: Tensor) -> None:
+        """Remembers what went through a layer."""
+        kept = self._inputs.setdefault(name, [])
+        num_left = _MAX_ROWS - sum(map(len, kept))
+        if num_left > 0:
+            rows = inputs.detach().flatten(0, -2)
+            # Spread over the rows: the first position is unlike all others.
+            kept.append(rows[:: max(1, len(rows) // 16)][:num_left].clone())
+        largest = float(outputs.detach().abs().max())
+        self._max_outputs[name] = max(self._max_outputs.get(name, 0.0), largest)
+
+
+def calibrate(source: GenerationSource, sources: Sequence[list[int]]) -> Calibration:
+    """Runs a model on sources and on what it writes to them.
+
+    Args:
+        source: The model in fp32.
+        sources: Tokens of real texts.
+    """
+    calibration = Calibration()
+    handles = [
+        module.register_forward_hook(_make_hook(calibration, name))
+        for name, module in source.model.named_modules()
+        if isinstance(module, nn.Linear)
+    ]
+    try:
+        with torch_reference():
+            for tokens in sources:
+                _run(source, tokens)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return calibration
+
+
+def _make_hook(calibration: Calibration, name: str) -> Callable[..., None]:
+    def hook(module: nn.Module, inputs: tuple[Any, ...], outputs: Tensor) -> None:
+        calibration.observe(name, inputs[0], outputs)
+
+    return hook
+
+
+def _run(source: GenerationSource, tokens: list[int]) -> None:
+    """Decodes greedily, one position a step, which is all that hooks need to see."""
+    model, generation = source.model, source.generation
+    source_tokens, source_lengths = make_row(tokens)
+    projected = model.decoder.project_source(model.encode(source_tokens, source_lengths))
+    config = model.config
+    length = min(_MAX_TARGET_LENGTH, config.max_target_length)
+    empty = torch.zeros(1, config.num_heads, length, config.head_size)
+    past = [(empty, empty) for _ in range(config.num_decoder_layers)]
+    token = generation.decoder_start_token_id
+    for step in range(length):
+        logits, past, _ = model.decode(
+            torch.tensor([token]),
+            torch.tensor([step], dtype=torch.int32),
+            projected,
+            source_lengths,
+            past,
+        )
+        token = int(logits[0].argmax())
+        if step == 0 and generation.forced_bos_token_id is not None:
+            token = generation.forced_bos_token_id
+        if token == generation.eos_token_id:
+            break
