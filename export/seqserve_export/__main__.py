@@ -8,6 +8,7 @@ from rich.console import Console
 
 from seqserve_export.errors import ExportError
 from seqserve_export.exporter import export_model
+from seqserve_export.pooling import POOLING_MODES, PoolingMode
 from seqserve_export.report import print_report
 
 
@@ -22,13 +23,26 @@ from seqserve_export.report import print_report
     is_flag=True,
     help="Read pickled weights where there is no model.safetensors; code in them is not run.",
 )
+@click.option(
+    "--pooling",
+    type=click.Choice(POOLING_MODES),
+    help="How token states become one embedding, for an encoder whose folder does not say it; "
+    "by default their mean.",
+)
 def main(
-    source: Path, store: Path, name: str | None, version: str, force: bool, allow_pickle: bool
+    source: Path,
+    store: Path,
+    name: str | None,
+    version: str,
+    force: bool,
+    allow_pickle: bool,
+    pooling: PoolingMode | None,
 ) -> None:
     """Exports the checkpoint folder SOURCE to STORE/<name>/<version>.
 
-    SOURCE is a checkpoint of our own Transformer, or a folder of sentence-transformers. The ONNX
-    graphs are compared with torch first; nothing is written unless they agree.
+    SOURCE is a checkpoint of our own Transformer, or a Hugging Face or sentence-transformers folder
+    with an encoder. The model is compared with that of transformers, and the ONNX graphs with
+    torch; nothing is written unless they agree.
     """
     console = Console()
     try:
@@ -40,6 +54,7 @@ def main(
                 version=version,
                 is_replacing=force,
                 is_pickle_allowed=allow_pickle,
+                pooling=pooling,
                 on_phase=lambda phase: status.update(f"{phase} ..."),
             )
     except ExportError as error:

@@ -53,6 +53,7 @@ def ragged_attention(
     scale: float | None = None,
     past: tuple[Tensor, Tensor] | None = None,
     bias: Tensor | None = None,
+    rotary: tuple[Tensor, Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attends from each query to the valid keys of its own row.
@@ -68,7 +69,9 @@ def ragged_attention(
         scale: Factor on the scores; None means ``1 / sqrt(D)``.
         past: Cached keys and values, each [B, H, P, D]; P is the capacity, not the valid length.
             New keys are written at ``lengths - T'``.
-        bias: Added to the scores, [B or 1, H, T, P or T'].
+        bias: Added to the scores, [B or 1, H or 1, T, P or T'].
+        rotary: Cosines and sines by which queries and keys are rotated, [P, D/2] each, a row for
+            each position from 0; not together with ``past``. D must then be a multiple of 16.
         dtype: Number format of the computation, and of ``past`` and all keys and values.
 
     Returns:
@@ -80,10 +83,14 @@ def ragged_attention(
     bias = None if bias is None else bias.to(dtype)
     if torch.onnx.is_in_onnx_export():
         attended, all_keys, all_values = _exported(
-            queries, keys, values, lengths, num_heads, is_causal, scale, past, bias
+            queries, keys, values, lengths, num_heads, is_causal, scale, past, bias, rotary
         )
         return attended.to(states_dtype), all_keys, all_values
+    all_queries = split_heads(queries, num_heads)
     all_keys, all_values = split_heads(keys, num_heads), split_heads(values, num_heads)
+    if rotary is not None:
+        assert past is None
+        all_queries, all_keys = _rotate(all_queries, rotary), _rotate(all_keys, rotary)
     if past is not None:
         all_keys = _write(past[0], all_keys, lengths)
         all_values = _write(past[1], all_values, lengths)
@@ -91,7 +98,7 @@ def ragged_attention(
     if bias is not None:
         mask = bias.masked_fill(~mask, -math.inf)  # [B, H, T, P]
     attended = functional.scaled_dot_product_attention(
-        split_heads(queries, num_heads), all_keys, all_values, attn_mask=mask, scale=scale
+        all_queries, all_keys, all_values, attn_mask=mask, scale=scale
     )
     return merge_heads(attended).to(states_dtype), all_keys, all_values
 
@@ -104,6 +111,18 @@ def _visible(lengths: Tensor, num_queries: int, num_keys: int, is_causal: bool) 
     query_positions = torch.arange(num_queries, device=lengths.device) - num_queries
     last_visible = lengths[:, None] + query_positions  # [B, T]
     return (key_positions <= last_visible[..., None])[:, None]
+
+
+def _rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
+    """Rotates [B, H, T, D]: dimension d of the first half together with d of the second.
+
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.4, in the halves layout of GPT-NeoX and of
+    the operator's ``rotary_interleaved = 0``.
+    """
+    num_positions = heads.shape[2]
+    cosines, sines = rotary[0][:num_positions], rotary[1][:num_positions]  # [T, D/2]
+    first, second = heads.chunk(2, dim=-1)
+    return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
 def _write(past: Tensor, new: Tensor, lengths: Tensor) -> Tensor:
@@ -126,6 +145,7 @@ def _exported(
     scale: float | None,
     past: tuple[Tensor, Tensor] | None,
     bias: Tensor | None,
+    rotary: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch_size, _, width = queries.shape
     num_keys = keys.shape[1] if past is None else past[0].shape[2]
@@ -141,9 +161,11 @@ def _exported(
         # takes the token-generation path, and a bias keeps one shape for all steps.
         torch.scalar_tensor(num_keys, dtype=torch.int32),
     ]
-    if bias is not None:
-        inputs += [None, None, None, bias]
+    if bias is not None or rotary is not None:
+        inputs += [*(rotary or (None, None)), None, bias]
     attributes: dict[str, Any] = {"num_heads": num_heads, "kv_num_heads": num_heads}
+    if rotary is not None:
+        attributes["do_rotary"] = 1
     if not is_causal:
         attributes["causal"] = 0
     if scale is not None:

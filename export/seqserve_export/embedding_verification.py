@@ -14,6 +14,7 @@ from seqserve_export.verification import (
     SEED,
     Comparison,
     Verification,
+    longest_verified,
     make_row,
     make_sources,
     to_floats,
@@ -33,7 +34,7 @@ class EmbeddingVerifier:
 
     def __init__(self, source: EmbeddingSource, embed_path: Path) -> None:
         self._source = source
-        self._graph = EmbedGraph(source.model, Pooling(source.pooling))
+        self._graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
         self._graph.eval()
         self._runner = SourceRunner(embed_path, source.model.config.vocabulary_size - 1)
         self._generator = np.random.default_rng(SEED)
@@ -60,8 +61,8 @@ class EmbeddingVerifier:
         samples = tokenize_samples(
             self._source.tokenizer, self._source.samples, self._source.max_source_length
         )
-        # One source as long as the model allows, so that its last position is used, too.
-        batches = [samples, self._make_sources(1, self._source.max_source_length)]
+        longest = longest_verified(self._source.model.config, self._source.max_source_length)
+        batches = [samples, self._make_sources(1, longest)]
         batches += [self._make_sources(size, _MAX_RANDOM_LENGTH) for size in (1, 2, 7, 16)]
         for sources in filter(None, batches):
             actual = self._runner.run(sources)

@@ -8,14 +8,15 @@ from transformers import AutoConfig
 
 from seqserve.manifest import LanguageRecord, TargetMode
 from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.checkpoint_config import without_chatter
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.generation_defaults import read_generation_config
+from seqserve_export.generation_reference import ReferenceCase, run_transformers
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import GenerationSource
 from seqserve_export.tokenization.folder_tokenizers import read_folder_tokenizers
 from seqserve_export.tokenization.languages import Languages
-from seqserve_export.transformers_reference import ReferenceCase, run_transformers
 from seqserve_export.verification import SEED, make_sources
 from seqserve_export.weights import read_weights
 
@@ -82,7 +83,10 @@ def read_config(folder: Path) -> Any:
         CheckpointError: ``transformers`` cannot read it.
     """
     try:
-        return AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        with without_chatter():
+            return AutoConfig.from_pretrained(
+                folder, local_files_only=True, trust_remote_code=False
+            )
     except Exception as error:
         # The library raises what it likes for a malformed file.
         raise CheckpointError(

@@ -10,12 +10,16 @@ import torch
 
 from seqserve import __version__
 from seqserve.manifest import (
+    ClassificationRecord,
     EmbeddingRecord,
     FileRecord,
     GenerationRecord,
     Manifest,
+    MaskFillingRecord,
     Provenance,
+    RerankingRecord,
     Task,
+    TokenClassificationRecord,
     make_file_record,
     write_manifest,
 )
@@ -24,8 +28,10 @@ from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.graphs import DecodeGraph, EmbedGraph, EncodeGraph
 from seqserve_export.model_folder import building, check_absent, check_name, check_version, to_name
 from seqserve_export.onnx_writer import write_graph
-from seqserve_export.pooling import Pooling
-from seqserve_export.source import EmbeddingSource, GenerationSource, Source
+from seqserve_export.pooling import Pooling, PoolingMode
+from seqserve_export.prediction_graph import PredictGraph
+from seqserve_export.prediction_verification import PredictionVerifier
+from seqserve_export.source import EmbeddingSource, GenerationSource, PredictionSource, Source
 from seqserve_export.source_folder import read_source_folder
 from seqserve_export.verification import Verification
 from seqserve_export.weight_file import WeightFile
@@ -45,6 +51,8 @@ class Report:
     manifest: Manifest
     num_parameters: int
     seconds: float
+    notes: tuple[str, ...] = ()
+    """What was decided for want of a statement in the checkpoint."""
 
 
 def export_model(
@@ -55,6 +63,7 @@ def export_model(
     version: str = "1",
     is_replacing: bool = False,
     is_pickle_allowed: bool = False,
+    pooling: PoolingMode | None = None,
     on_phase: OnPhase = lambda phase: None,
 ) -> Report:
     """Exports a checkpoint and verifies the graphs; only then the store is changed.
@@ -66,6 +75,7 @@ def export_model(
         version: A number from 1 up.
         is_replacing: Whether an existing version is replaced or refused.
         is_pickle_allowed: Whether weights may come from a pickle.
+        pooling: How an encoder is pooled whose folder does not say it; None means the mean.
         on_phase: Told the name of each phase.
 
     Raises:
@@ -75,7 +85,7 @@ def export_model(
     started = time.monotonic()
     check_version(version)
     on_phase("reading the checkpoint")
-    source = read_source_folder(source_folder, is_pickle_allowed=is_pickle_allowed)
+    source = read_source_folder(source_folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
     model_name = to_name(source.name) if name is None else name
     check_name(model_name)
     folder = store / model_name / version
@@ -89,9 +99,20 @@ def export_model(
     return Report(
         folder=folder,
         manifest=manifest,
-        num_parameters=sum(weight.numel() for weight in source.model.parameters()),
+        num_parameters=_count_parameters(source),
         seconds=time.monotonic() - started,
+        notes=() if isinstance(source, GenerationSource) else source.notes,
     )
+
+
+def _count_parameters(source: Source) -> int:
+    modules: list[torch.nn.Module] = [source.model]
+    if isinstance(source, PredictionSource):
+        modules.append(source.head)
+    elif isinstance(source, EmbeddingSource):
+        modules.append(source.projection)
+    # As a set: an output layer may share the weight of the embedding.
+    return sum(weight.numel() for weight in {w for m in modules for w in m.parameters()})
 
 
 def _fill(
@@ -115,6 +136,12 @@ def _fill(
             task = Task.EMBED
             source_vocabulary_size = source.model.config.vocabulary_size
             max_source_length = source.max_source_length
+        case PredictionSource():
+            verification = _fill_prediction(folder, source, on_phase)
+            task = source.task
+            source_vocabulary_size = source.model.config.vocabulary_size
+            max_source_length = source.max_source_length
+    record = source.record if isinstance(source, PredictionSource) else None
     return Manifest(
         manifest_version=1,
         name=name,
@@ -127,6 +154,10 @@ def _fill(
         max_source_length=max_source_length,
         generation=_make_generation(source) if isinstance(source, GenerationSource) else None,
         embedding=_make_embedding(source) if isinstance(source, EmbeddingSource) else None,
+        classification=record if isinstance(record, ClassificationRecord) else None,
+        token_classification=record if isinstance(record, TokenClassificationRecord) else None,
+        reranking=record if isinstance(record, RerankingRecord) else None,
+        mask_filling=record if isinstance(record, MaskFillingRecord) else None,
         is_batch_invariant=verification.is_batch_invariant,
         verification=verification.records,
         provenance=provenance,
@@ -150,10 +181,31 @@ def _fill_generation(folder: Path, source: GenerationSource, on_phase: OnPhase) 
 def _fill_embedding(folder: Path, source: EmbeddingSource, on_phase: OnPhase) -> Verification:
     source.tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
     on_phase("exporting the embed graph")
-    graph = EmbedGraph(source.model, Pooling(source.pooling))
+    graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
     path = write_graph(graph, folder, "embed", WeightFile(folder))
     on_phase("verifying")
-    return EmbeddingVerifier(source, path).verify()
+    return _with_reference(source, EmbeddingVerifier(source, path).verify())
+
+
+def _fill_prediction(folder: Path, source: PredictionSource, on_phase: OnPhase) -> Verification:
+    source.tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
+    on_phase("exporting the predict graph")
+    graph = PredictGraph(
+        source.model,
+        source.head,
+        has_token_types=source.record.has_token_types,
+        mask_token=source.mask_token,
+    )
+    path = write_graph(graph, folder, Path(source.record.graph).stem, WeightFile(folder))
+    on_phase("verifying")
+    return _with_reference(source, PredictionVerifier(source, path).verify())
+
+
+def _with_reference(
+    source: EmbeddingSource | PredictionSource, verification: Verification
+) -> Verification:
+    records = (source.reference, *verification.records)
+    return dataclasses.replace(verification, records=records)
 
 
 def _make_generation(source: GenerationSource) -> GenerationRecord:
@@ -190,8 +242,8 @@ def _make_generation(source: GenerationSource) -> GenerationRecord:
 def _make_embedding(source: EmbeddingSource) -> EmbeddingRecord:
     return EmbeddingRecord(
         embed_graph="embed.onnx",
-        embedding_size=source.model.config.model_size,
-        pooling=source.pooling,
+        embedding_size=source.embedding_size,
+        pooling="+".join(source.pooling),
         normalize=source.is_normalized,
     )
 

@@ -130,10 +130,13 @@ class DecodeGraph(nn.Module):
 class EmbedGraph(nn.Module):
     """``input_ids, source_lengths -> sentence_embedding, last_hidden_state``."""
 
-    def __init__(self, model: EncoderModel, pooling: Pooling) -> None:
+    def __init__(
+        self, model: EncoderModel, pooling: Pooling, projection: nn.Sequential | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.pooling = pooling
+        self.projection = nn.Sequential() if projection is None else projection
 
     def input_names(self) -> list[str]:
         """Names in the order of ``forward``."""
@@ -144,12 +147,13 @@ class EmbedGraph(nn.Module):
         return ["sentence_embedding", "last_hidden_state"]
 
     def forward(self, input_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, Tensor]:
-        """Embeds input_ids [B, S] with source_lengths [B]: embeddings [B, M], states [B, S, M].
+        """Embeds input_ids [B, S] with source_lengths [B]: embeddings [B, E], states [B, S, M].
 
-        The embeddings are not normalized: a request may ask for either.
+        E is M, or what pooling and projection make of it. The embeddings are not normalized: a
+        request may ask for either.
         """
         states = self.model(input_ids, source_lengths)
-        return self.pooling(states, source_lengths), states
+        return self.projection(self.pooling(states, source_lengths)), states
 
     def example(self) -> tuple[tuple[Tensor, ...], tuple[object, ...]]:
         """Inputs to trace with, and which of their dimensions are dynamic."""

@@ -60,9 +60,9 @@ def to_half(model: Transformer, calibration: Calibration) -> list[str]:
     Returns:
         Names of the layers that stay in fp32.
     """
-    halves: dict[nn.Parameter, nn.Parameter] = {}
+    halves: dict[Tensor, nn.Parameter] = {}
 
-    def halve(weight: nn.Parameter) -> nn.Parameter:
+    def halve(weight: Tensor) -> nn.Parameter:
         # A tensor that is shared stays shared.
         if weight not in halves:
             halves[weight] = nn.Parameter(weight.detach().half(), requires_grad=False)

@@ -44,6 +44,7 @@ class SelfAttention(nn.Module):
         is_causal: bool,
         past: tuple[Tensor, Tensor] | None = None,
         bias: Tensor | None = None,
+        rotary: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """Attends within each row.
 
@@ -52,7 +53,8 @@ class SelfAttention(nn.Module):
             lengths: Valid positions of each row including the ones in ``states``, [B].
             is_causal: Whether a position is barred from later ones (decoder) or not (encoder).
             past: Keys and values of earlier positions, [B, H, P, D] each (decoder, cached).
-            bias: Relative position bias, [B or 1, H, T, P or T].
+            bias: Relative position bias, [B or 1, H or 1, T, P or T].
+            rotary: Cosines and sines of rotary positions, [P, D/2] each.
 
         Returns:
             The new states [B, T, M], and keys and values including the new positions.
@@ -67,6 +69,7 @@ class SelfAttention(nn.Module):
             scale=self.scale,
             past=past,
             bias=bias,
+            rotary=rotary,
             dtype=self.dtype,
         )
         return self.output(attended), (keys, values)
@@ -129,14 +132,15 @@ class FeedForward(nn.Module):
     def forward(self, states: Tensor) -> Tensor:
         """Maps [B, T, M] to [B, T, M]."""
         if self.gate is None:
-            hidden = _activate(self.up(states), self.activation)
+            hidden = activate(self.up(states), self.activation)
         else:
-            hidden = _activate(self.gate(states), self.activation) * self.up(states)
+            hidden = activate(self.gate(states), self.activation) * self.up(states)
         projected: Tensor = self.down(hidden)
         return projected
 
 
-def _activate(states: Tensor, activation: str) -> Tensor:
+def activate(states: Tensor, activation: str) -> Tensor:
+    """Applies the activation of that name."""
     match activation:
         case "relu":
             return functional.relu(states)
@@ -146,6 +150,8 @@ def _activate(states: Tensor, activation: str) -> Tensor:
             return functional.gelu(states, approximate="tanh")
         case "silu":
             return functional.silu(states)
+        case "tanh":
+            return functional.tanh(states)
     raise ValueError(f"unknown activation {activation!r}")
 
 
@@ -153,7 +159,7 @@ def make_norm(config: BlockConfig) -> nn.Module:
     """Makes the norm that the configuration names."""
     if config.norm == "rms":
         return nn.RMSNorm(config.model_size, eps=config.norm_epsilon)
-    return nn.LayerNorm(config.model_size, eps=config.norm_epsilon)
+    return nn.LayerNorm(config.model_size, eps=config.norm_epsilon, bias=config.has_norm_bias)
 
 
 class Residual(nn.Module):
@@ -187,11 +193,17 @@ class EncoderLayer(nn.Module):
         self.feed_forward = FeedForward(config)
         self.feed_forward_residual = Residual(config)
 
-    def forward(self, states: Tensor, lengths: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        states: Tensor,
+        lengths: Tensor,
+        bias: Tensor | None,
+        rotary: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
         """Maps source states [B, S, M] to [B, S, M]."""
         residual = self.self_attention_residual
         attended, _ = self.self_attention(
-            residual.enter(states), lengths, is_causal=False, bias=bias
+            residual.enter(states), lengths, is_causal=False, bias=bias, rotary=rotary
         )
         states = residual.leave(states, attended)
         residual = self.feed_forward_residual

@@ -30,20 +30,29 @@ def _make_session(path: Path) -> onnxruntime.InferenceSession:
 
 
 class SourceRunner:
-    """Runs a graph over whole sources: encode or embed."""
+    """Runs a graph over whole sources: encode, embed or predict."""
 
     def __init__(self, path: Path, padding_token: int) -> None:
         self._session = _make_session(path)
         self._padding_token = padding_token
         self._output_names = [output.name for output in self._session.get_outputs()]
 
-    def run(self, sources: Sequence[Sequence[int]]) -> dict[str, Floats]:
+    def run(
+        self,
+        sources: Sequence[Sequence[int]],
+        token_types: Sequence[Sequence[int]] | None = None,
+    ) -> dict[str, Floats]:
         """Runs one batch, padded to its longest source; outputs by name."""
         lengths = np.array([len(source) for source in sources], np.int32)
         tokens = np.full((len(sources), lengths.max()), self._padding_token, np.int64)
         for row, source in enumerate(sources):
             tokens[row, : len(source)] = source
         feeds = {"input_ids": tokens, "source_lengths": lengths}
+        if token_types is not None:
+            types = np.ones_like(tokens)
+            for row, values in enumerate(token_types):
+                types[row, : len(values)] = values
+            feeds["token_type_ids"] = types
         outputs = self._session.run(self._output_names, feeds)
         return dict(zip(self._output_names, outputs, strict=True))
 

@@ -19,6 +19,10 @@ from seqserve_export.weight_file import WeightFile
 
 OPSET_VERSION = 21
 IR_VERSION = 10
+_NOISY_LOGGERS = (
+    "torch.onnx._internal.exporter._registration",
+    "onnxscript.optimizer._constant_folding",
+)
 
 
 class GraphModule(Protocol):
@@ -85,9 +89,11 @@ def _trace(graph: GraphModule) -> onnx_ir.Model:
 def _without_known_noise() -> Iterator[None]:
     """Silences what the exporter says about itself, and nothing else."""
     # It lists the torchvision operators it leaves out because torchvision is not installed.
-    registration = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = registration.level
-    registration.setLevel(logging.ERROR)
+    # And its optimizer lists the norms of constants that it leaves to onnxruntime.
+    loggers = [logging.getLogger(name) for name in _NOISY_LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             # Inputs that share a dynamic dimension share its name, which is intended.
@@ -96,7 +102,8 @@ def _without_known_noise() -> Iterator[None]:
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
             yield
     finally:
-        registration.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _strip_notes(proto: onnx.ModelProto) -> None:

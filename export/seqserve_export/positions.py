@@ -1,4 +1,4 @@
-"""Positions: the sinusoidal table, and the relative position bias of T5."""
+"""Positions: the sinusoidal table, the relative position bias of T5, rotary positions."""
 
 import math
 from typing import TYPE_CHECKING, Literal, Optional
@@ -8,6 +8,8 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from seqserve_export.transformer_config import BlockConfig
+
+_HIDDEN_SCORE = -1e9
 
 
 def sinusoidal_table(
@@ -130,3 +132,35 @@ class RelativePositionBias(nn.Module):
     def _look_up(self, weight: Tensor, index: Tensor) -> Tensor:
         by_distance = weight[self.buckets]  # [2 * max_distance + 1, H]
         return by_distance[index].permute(0, 3, 1, 2)
+
+
+class RotaryPositions(nn.Module):
+    """The angles by which rotary positions turn queries and keys.
+
+    Source: Su et al. 2021, arXiv:2104.09864, section 3.2.2.
+    """
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, base: float, head_size: int, max_length: int) -> None:
+        super().__init__()
+        rates = 1.0 / base ** (torch.arange(0, head_size, 2).float() / head_size)
+        angles = torch.arange(max_length).float()[:, None] * rates  # [max_length, D/2]
+        self.register_buffer("cosines", angles.cos(), persistent=False)
+        self.register_buffer("sines", angles.sin(), persistent=False)
+
+    def forward(self) -> tuple[Tensor, Tensor]:
+        """Cosines and sines of all positions, [max_length, D/2] each."""
+        return self.cosines, self.sines
+
+
+def window_bias(length: int, max_distance: int, device: torch.device) -> Tensor:
+    """Hides from each query the keys further away than ``max_distance``: [1, 1, S, S].
+
+    Hidden scores are low rather than infinite: a query in the padding may see no valid key, and
+    must not become NaN for it.
+    """
+    positions = torch.arange(length, device=device)
+    is_hidden = (positions[:, None] - positions).abs() > max_distance
+    return is_hidden.float()[None, None] * _HIDDEN_SCORE

@@ -21,6 +21,8 @@ def print_report(report: Report, console: Console) -> None:
             "[yellow]warning:[/yellow] on this machine, the last bits of a result depend on its "
             "batch; results stay within the tolerances above"
         )
+    for note in report.notes:
+        console.print(f"[yellow]note:[/yellow] {note}")
     console.print(f"written to {report.folder} in {report.seconds:.1f} s", soft_wrap=True)
 
 

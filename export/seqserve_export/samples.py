@@ -14,4 +14,4 @@ SAMPLES = (
     "NAÏVE café résumé coöperate Ångström",
     "Once upon a time there was a model that had to read a rather long text. " * 12,
 )
-"""Sources every folder is verified with: scripts, accents, emoji, signs, short and long."""
+"""Sources every checkpoint is verified with: scripts, accents, emoji, signs, short and long."""

@@ -1,4 +1,4 @@
-"""Reads a folder of ``sentence-transformers``: an encoder, a pooling and perhaps a normalization.
+"""Reads a folder of ``sentence-transformers``: an encoder, a pooling, and what follows it.
 
 =====================================  =====================================================
 file                                   what is read from it
@@ -8,7 +8,8 @@ file                                   what is read from it
 ``tokenizer.json``                     the tokenizer, without its truncation and padding
 ``sentence_bert_config.json``          the longest source
 ``tokenizer_config.json``              the longest source, where the file above is silent
-``1_Pooling/config.json``              the pooling, as one mode or as flags of older versions
+``1_Pooling/config.json``              the pooling, as modes or as flags of older versions
+``2_Dense/``, ``2_LayerNorm/``         projections of the embedding
 ``config_sentence_transformers.json``  whether a prompt is put before every text
 =====================================  =====================================================
 
@@ -18,20 +19,28 @@ What would change the embeddings and is not supported is refused, never left out
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from seqserve_export.encoder_folder import SENTENCE_TRANSFORMERS_FILE, EncoderFolder
 from seqserve_export.errors import CheckpointError, UnsupportedError
-from seqserve_export.families import read_encoder
 from seqserve_export.json_file import read_json, read_json_object
-from seqserve_export.pooling import PoolingMode
+from seqserve_export.pooling import POOLING_MODES, PoolingMode
+from seqserve_export.projection import read_dense, read_layer_norm
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import EmbeddingSource
-from seqserve_export.tokenizer_file import read_tokenizer
-from seqserve_export.weights import read_weights
 
 MODULES_FILE = "modules.json"
 
+_KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
+
+# In the order in which several are joined.
 _POOLING_FLAGS: dict[str, PoolingMode] = {
-    "pooling_mode_mean_tokens": "mean",
     "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
 }
 
 
@@ -41,28 +50,48 @@ def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingS
     Raises:
         UnsupportedError: A module, a pooling or another setting is not supported.
         CheckpointError: A file is absent or malformed, or the files do not fit each other.
+        VerificationError: Our encoder is not the one of ``transformers``.
     """
-    modules = _read_modules(folder / MODULES_FILE)
-    encoder_folder = _module_folder(folder, modules[0])
-    config = read_json_object(encoder_folder / "config.json")
-    _check_prompt(folder / "config_sentence_transformers.json")
-    pooling = _read_pooling(_module_folder(folder, modules[1]) / "config.json")
-    max_source_length = _read_max_source_length(encoder_folder, config)
-    tokenizer = read_tokenizer(encoder_folder / "tokenizer.json")
-    weights = read_weights(encoder_folder, is_pickle_allowed=is_pickle_allowed)
+    modules = read_modules(folder)
+    kinds = [kind for kind, _ in modules]
+    _check_kinds(kinds)
+    _check_prompt(folder / SENTENCE_TRANSFORMERS_FILE)
+    modes = _read_pooling(modules[1][1] / "config.json")
+    encoder = EncoderFolder(modules[0][1], is_pickle_allowed=is_pickle_allowed)
+    size = len(modes) * encoder.encoder_config.model_size
+    projection = nn.Sequential()
+    for kind, module_folder in modules[2:]:
+        if kind == "Dense":
+            dense = read_dense(module_folder, size, is_pickle_allowed=is_pickle_allowed)
+            projection.append(dense)
+            size = dense.linear.out_features
+        elif kind == "LayerNorm":
+            projection.append(
+                read_layer_norm(module_folder, size, is_pickle_allowed=is_pickle_allowed)
+            )
+    model, reference = encoder.read_embedder()
     return EmbeddingSource(
         name=folder.resolve().name,
-        family=str(config.get("model_type")),
-        model=read_encoder(config, weights),
-        pooling=pooling,
-        is_normalized=len(modules) == 3,
-        tokenizer=tokenizer,
-        max_source_length=max_source_length,
+        family=encoder.config.model_type,
+        model=model,
+        pooling=modes,
+        projection=projection,
+        embedding_size=size,
+        is_normalized=kinds[-1] == "Normalize",
+        tokenizer=encoder.tokenizer,
+        max_source_length=encoder.max_source_length,
         samples=SAMPLES,
+        reference=reference,
     )
 
 
-def _read_modules(path: Path) -> list[dict[str, Any]]:
+def read_modules(folder: Path) -> list[tuple[str, Path]]:
+    """The modules of a folder: kind and folder of each.
+
+    Raises:
+        CheckpointError: The list is absent or malformed, or leads outside of the folder.
+    """
+    path = folder / MODULES_FILE
     modules = read_json(path)
     try:
         # The packages of the classes differ between versions of the library.
@@ -72,18 +101,22 @@ def _read_modules(path: Path) -> list[dict[str, Any]]:
         raise CheckpointError(f"{path} is not a list of modules: {error!r}") from error
     if not is_complete:
         raise CheckpointError(f"{path} holds a path that is not a text")
-    for kind, module in zip(kinds, modules, strict=True):
-        if kind not in ("Transformer", "Pooling", "Normalize"):
+    folders = [_module_folder(folder, module) for module in modules]
+    return list(zip(kinds, folders, strict=True))
+
+
+def _check_kinds(kinds: list[str]) -> None:
+    for kind in kinds:
+        if kind not in _KINDS:
             raise UnsupportedError(
-                f"module {module['type']} is not supported; supported are Transformer, Pooling "
-                "(mean or cls) and Normalize"
+                f"module {kind} is not supported; supported are {', '.join(_KINDS)}"
             )
-    if kinds not in (["Transformer", "Pooling"], ["Transformer", "Pooling", "Normalize"]):
+    middle = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
+    if kinds[:2] != ["Transformer", "Pooling"] or not set(middle) <= {"Dense", "LayerNorm"}:
         raise UnsupportedError(
             f"modules {', '.join(kinds) or '(none)'} are not supported; they must be Transformer, "
-            "Pooling and perhaps Normalize, in this order"
+            "Pooling, any number of Dense and LayerNorm, and perhaps Normalize, in this order"
         )
-    return list(modules)
 
 
 def _module_folder(folder: Path, module: dict[str, Any]) -> Path:
@@ -93,25 +126,29 @@ def _module_folder(folder: Path, module: dict[str, Any]) -> Path:
     return path
 
 
-def _read_pooling(path: Path) -> PoolingMode:
+def _read_pooling(path: Path) -> tuple[PoolingMode, ...]:
     config = read_json_object(path)
+    if config.get("include_prompt", True) is not True:
+        raise UnsupportedError(
+            f'module Pooling with "include_prompt" false ({path}) is not supported'
+        )
     if "pooling_mode" in config:
         mode = config["pooling_mode"]
-        modes = list(mode) if isinstance(mode, list) else [mode]
+        found = list(mode) if isinstance(mode, list) else [mode]
     else:
-        flags = [
-            name for name, value in config.items() if name.startswith("pooling_mode_") and value
+        unknown = [
+            name
+            for name, value in config.items()
+            if name.startswith("pooling_mode_") and value and name not in _POOLING_FLAGS
         ]
-        modes = [_POOLING_FLAGS.get(name, name) for name in flags]
-    match modes:
-        case ["mean"]:
-            return "mean"
-        case ["cls"]:
-            return "cls"
-    raise UnsupportedError(
-        f"module Pooling with {', '.join(map(str, modes)) or 'no mode'} ({path}) is not supported; "
-        "supported are mean and cls"
-    )
+        found = [mode for flag, mode in _POOLING_FLAGS.items() if config.get(flag)] + unknown
+    modes = tuple(mode for mode in POOLING_MODES if mode in found)
+    if not found or len(modes) != len(found):
+        raise UnsupportedError(
+            f"module Pooling with {', '.join(map(str, found)) or 'no mode'} ({path}) is not "
+            f"supported; supported are {', '.join(POOLING_MODES)}"
+        )
+    return tuple(found)
 
 
 def _check_prompt(path: Path) -> None:
@@ -123,20 +160,3 @@ def _check_prompt(path: Path) -> None:
         raise UnsupportedError(
             f"{path} puts the prompt {name!r} before every text, which is not supported"
         )
-
-
-def _read_max_source_length(folder: Path, config: dict[str, Any]) -> int:
-    path = folder / "sentence_bert_config.json"
-    settings = read_json_object(path) if path.is_file() else {}
-    if settings.get("do_lower_case"):
-        raise UnsupportedError(f'"do_lower_case": true ({path}) is not supported')
-    limit = settings.get("max_seq_length")
-    if limit is None:
-        tokenizer_path = folder / "tokenizer_config.json"
-        settings = read_json_object(tokenizer_path) if tokenizer_path.is_file() else {}
-        # Where there is no limit, the library writes a number beyond all lengths.
-        limits = [settings.get("model_max_length"), config.get("max_position_embeddings")]
-        limit = min((number for number in limits if number is not None), default=None)
-    if not isinstance(limit, int):
-        raise CheckpointError(f"{folder} does not say how long a source may be: {limit!r}")
-    return limit

@@ -3,15 +3,26 @@
 import dataclasses
 
 from tokenizers import Tokenizer
+from torch import nn
 
-from seqserve.manifest import SOURCE_LANGUAGE, TARGET_LANGUAGE, LanguageRecord
+from seqserve.manifest import (
+    SOURCE_LANGUAGE,
+    TARGET_LANGUAGE,
+    LanguageRecord,
+    MaskFillingRecord,
+    PredictionRecord,
+    Task,
+    VerificationRecord,
+)
 from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError
+from seqserve_export.generation_reference import ReferenceCase
+from seqserve_export.heads import Head
 from seqserve_export.pooling import PoolingMode
 from seqserve_export.tokenization.folder_tokenizers import FolderTokenizer
 from seqserve_export.transformer import Transformer
-from seqserve_export.transformers_reference import ReferenceCase
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,7 +110,10 @@ class EmbeddingSource:
     name: str
     family: str
     model: EncoderModel
-    pooling: PoolingMode
+    pooling: tuple[PoolingMode, ...]
+    projection: nn.Sequential
+    """What follows pooling; often nothing."""
+    embedding_size: int
     is_normalized: bool
     """Whether the model is meant to be used with embeddings of length 1."""
     tokenizer: Tokenizer
@@ -107,6 +121,10 @@ class EmbeddingSource:
     """In tokens, special tokens included."""
     samples: tuple[str, ...]
     """Real sources to verify with."""
+    reference: VerificationRecord
+    """How the model was compared with that of ``transformers``."""
+    notes: tuple[str, ...] = ()
+    """What was decided for want of a statement in the folder."""
 
     def __post_init__(self) -> None:
         """Checks that the parts fit each other.
@@ -114,16 +132,70 @@ class EmbeddingSource:
         Raises:
             CheckpointError: They do not.
         """
-        config = self.model.config
-        check_vocabulary(self.tokenizer, config.vocabulary_size, "source")
-        if not 1 <= self.max_source_length <= config.max_length:
-            raise CheckpointError(
-                f"the longest source must be from 1 to the {config.max_length} positions of the "
-                f"model, but is {self.max_source_length}"
-            )
+        check_encoder(self.model, self.tokenizer, self.max_source_length)
 
 
-Source = GenerationSource | EmbeddingSource
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictionSource:
+    """An encoder-only model with a head: it classifies, reranks or fills masks."""
+
+    name: str
+    family: str
+    task: Task
+    model: EncoderModel
+    head: Head
+    record: PredictionRecord
+    """How to use it, for the manifest."""
+    tokenizer: Tokenizer
+    max_source_length: int
+    """In tokens, special tokens included."""
+    samples: tuple[str, ...]
+    """Real sources to verify with."""
+    reference: VerificationRecord
+    """How the model was compared with that of ``transformers``."""
+    notes: tuple[str, ...] = ()
+    """What was decided for want of a statement in the folder."""
+
+    def __post_init__(self) -> None:
+        """Checks that the parts fit each other.
+
+        Raises:
+            CheckpointError: They do not.
+        """
+        check_encoder(self.model, self.tokenizer, self.max_source_length)
+
+    @property
+    def mask_token(self) -> int | None:
+        """The token whose places are filled; None for other tasks."""
+        if isinstance(self.record, MaskFillingRecord):
+            return self.record.mask_token_id
+        return None
+
+
+Source = GenerationSource | EmbeddingSource | PredictionSource
+
+
+def check_encoder(model: EncoderModel, tokenizer: Tokenizer, max_source_length: int) -> None:
+    """Checks that tokenizer and longest source fit an encoder.
+
+    Raises:
+        CheckpointError: They do not.
+    """
+    check_vocabulary(tokenizer, model.config.vocabulary_size, "source")
+    check_source_length(max_source_length, model.config)
+
+
+def check_source_length(max_source_length: int, config: EncoderConfig) -> None:
+    """Checks that a model has positions for its longest source.
+
+    Raises:
+        CheckpointError: It does not.
+    """
+    if not 1 <= max_source_length <= config.max_length:
+        raise CheckpointError(
+            f"the longest source must be from 1 to the {config.max_length} positions of the "
+            f"model, but is {max_source_length}"
+        )
 
 
 def _choose(codes: dict[str, int], default: str | None) -> int:

@@ -14,17 +14,26 @@ from seqserve_export.encoder_decoder_folder import (
     is_encoder_decoder,
     read_encoder_decoder_folder,
 )
+from seqserve_export.encoder_folder import read_encoder_folder
 from seqserve_export.errors import CheckpointError, UnsupportedError
-from seqserve_export.families import ENCODER_READERS
+from seqserve_export.families import ENCODER_FAMILIES
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.json_file import read_json_object
-from seqserve_export.sentence_folder import MODULES_FILE, read_sentence_folder
+from seqserve_export.pooling import PoolingMode
+from seqserve_export.sentence_folder import MODULES_FILE, read_modules, read_sentence_folder
 from seqserve_export.source import GenerationSource, Source
 from seqserve_export.tokenizer_file import read_tokenizer
 
 
-def read_source_folder(folder: Path, *, is_pickle_allowed: bool) -> Source:
+def read_source_folder(
+    folder: Path, *, is_pickle_allowed: bool, pooling: PoolingMode | None = None
+) -> Source:
     """Reads a checkpoint folder of any supported kind.
+
+    Args:
+        folder: The checkpoint.
+        is_pickle_allowed: Whether weights may come from a pickle.
+        pooling: How a bare encoder is pooled; refused where the folder says it.
 
     Raises:
         UnsupportedError: The folder is of no supported kind, or uses what is not supported.
@@ -33,27 +42,46 @@ def read_source_folder(folder: Path, *, is_pickle_allowed: bool) -> Source:
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is not a folder")
     if (folder / MODULES_FILE).is_file():
-        return read_sentence_folder(folder, is_pickle_allowed=is_pickle_allowed)
+        modules = read_modules(folder)
+        if [kind for kind, _ in modules] != ["Transformer"]:
+            _check_no_pooling(folder, pooling)
+            return read_sentence_folder(folder, is_pickle_allowed=is_pickle_allowed)
+        # A cross-encoder, which pools in its head.
+        return read_encoder_folder(
+            modules[0][1], is_pickle_allowed=is_pickle_allowed, pooling=pooling
+        )
     supported = (
         f'supported are folders with "format": "{FORMAT}" in {CONFIG_FILE}, Hugging Face folders '
-        f'with "model_type" {", ".join(sorted(ENCODER_DECODER_READERS))}, and folders of '
-        f"sentence-transformers ({MODULES_FILE}) with an encoder of one of the families "
-        f"{', '.join(sorted(ENCODER_READERS))}"
+        "of encoder-decoders of the families "
+        f"{', '.join(sorted(ENCODER_DECODER_READERS))}, and Hugging Face and "
+        "sentence-transformers folders with an encoder of one of the families "
+        f"{', '.join(sorted(ENCODER_FAMILIES))}"
     )
     if not (folder / CONFIG_FILE).is_file():
         raise UnsupportedError(
             f"{folder} has neither {MODULES_FILE} nor {CONFIG_FILE}; {supported}"
         )
     config = read_json_object(folder / CONFIG_FILE)
+    if "format" not in config and config.get("model_type") in ENCODER_FAMILIES:
+        return read_encoder_folder(folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
     if config.get("format") == FORMAT:
+        _check_no_pooling(folder, pooling)
         return _read_transformer_folder(folder)
     if is_encoder_decoder(config):
         return read_encoder_decoder_folder(folder, config, is_pickle_allowed=is_pickle_allowed)
     if "format" in config:
         found = f'"format": {config["format"]!r}'
     else:
-        found = f'"model_type": {config.get("model_type")!r} and no {MODULES_FILE}'
+        found = f'"model_type": {config.get("model_type")!r}'
     raise UnsupportedError(f"{folder} has {found}; {supported}")
+
+
+def _check_no_pooling(folder: Path, pooling: PoolingMode | None) -> None:
+    if pooling is not None:
+        raise UnsupportedError(
+            f"pooling {pooling!r} cannot be chosen for {folder}; it can for a bare encoder, a "
+            f"folder without {MODULES_FILE} and without a head"
+        )
 
 
 def _read_transformer_folder(folder: Path) -> GenerationSource:

@@ -37,7 +37,7 @@ class Embedding(nn.Module):
                 max_length,
                 config.model_size,
                 rates=config.sinusoidal_rates,
-                first_position=config.first_position,
+                first_position=config.sinusoidal_offset,
             )
             self.position = nn.Embedding(max_length, config.model_size, _weight=table)
             self.position.weight.requires_grad_(False)

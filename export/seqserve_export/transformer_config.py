@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+Activation = Literal["relu", "gelu", "gelu_tanh", "silu", "tanh"]
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class BlockConfig:
@@ -21,14 +23,14 @@ class BlockConfig:
     """A norm after the last layer of each stack; the rule with ``pre``, rare with ``post``."""
     has_embedding_norm: bool = False
     """A norm on the embeddings (BART, BERT)."""
-    activation: Literal["relu", "gelu", "gelu_tanh", "silu"] = "gelu"
+    activation: Activation = "gelu"
     is_gated: bool = False
     """The feed-forward hidden layer is ``activation(gate(x)) * up(x)``."""
-    positions: Literal["learned", "sinusoidal", "relative"] = "learned"
+    positions: Literal["learned", "sinusoidal", "relative", "none"] = "learned"
     sinusoidal_rates: Literal["vaswani", "tensor2tensor"] = "vaswani"
     """Which rates the sinusoids have, see ``positions``."""
-    first_position: int = 0
-    """Row of the sinusoidal table that the first token takes (2 in M2M100)."""
+    sinusoidal_offset: int = 0
+    """The place of the first token on the sinusoids (2 in M2M100)."""
     has_position_bias_per_layer: bool = False
     """Each layer learns its own relative position bias (UMT5) instead of one for its stack."""
     num_position_buckets: int = 32
@@ -41,6 +43,8 @@ class BlockConfig:
     """Factor on attention scores; None means ``1 / sqrt(head_size)``; T5 uses 1."""
     has_bias: bool = True
     """Linear layers inside the blocks have biases."""
+    has_norm_bias: bool = True
+    """Layer norms have biases."""
     dropout: float = 0.0
     """Probability; only while training."""
 

@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from seqserve.manifest import VerificationRecord
+from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import VerificationError
 from seqserve_export.onnx_runner import Floats
 
@@ -25,6 +26,8 @@ TOLERANCE = 1e-4
 NUM_INVARIANCE_ROWS = 64
 """Rows of the batch in which each row must come out as it does alone."""
 SEED = 20170612
+_MASKED_SHARE = 0.15
+_MAX_UNTABLED_LENGTH = 1024
 
 
 class Comparison:
@@ -106,6 +109,31 @@ def make_sources(
     lengths = generator.integers(1, max_length + 1, num_sources)
     lengths[:2] = [max_length, 1][:num_sources]
     return [generator.integers(0, vocabulary_size, length).tolist() for length in lengths]
+
+
+def longest_verified(config: EncoderConfig, max_source_length: int) -> int:
+    """Length of the longest source to verify with.
+
+    That is as long as the model allows, so that its last position is used, too. Where positions
+    have no table, a length serves that is longer than any window.
+    """
+    if config.positions == "learned":
+        return max_source_length
+    return min(max_source_length, _MAX_UNTABLED_LENGTH)
+
+
+def make_token_types(generator: np.random.Generator, length: int) -> list[int]:
+    """Types of a pair of texts: zeros up to a random place, then ones."""
+    first_length = int(generator.integers(0, length + 1))
+    return [0] * first_length + [1] * (length - first_length)
+
+
+def mask_some(generator: np.random.Generator, tokens: Sequence[int], mask_token: int) -> list[int]:
+    """Puts masks in random places of a source, at least one."""
+    is_masked = generator.random(len(tokens)) < _MASKED_SHARE
+    is_masked[generator.integers(len(tokens))] = True
+    masked: list[int] = np.where(is_masked, mask_token, tokens).tolist()
+    return masked
 
 
 def tokenize_samples(

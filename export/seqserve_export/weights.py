@@ -27,10 +27,26 @@ def read_weights(folder: Path, *, is_pickle_allowed: bool = False) -> dict[str, 
         UnsupportedError: There are only pickled weights, and they are not allowed.
         CheckpointError: There are no weights, or they cannot be read.
     """
+    pickle = check_weights(folder, is_pickle_allowed=is_pickle_allowed)
+    if pickle is not None:
+        return _read_pickle(pickle)
     if (folder / WEIGHTS_FILE).is_file():
         return read_safetensors(folder / WEIGHTS_FILE)
-    if (folder / _INDEX_FILE).is_file():
-        return _read_parts(folder)
+    return _read_parts(folder)
+
+
+def check_weights(folder: Path, *, is_pickle_allowed: bool) -> Path | None:
+    """Checks that a folder has weights that may be read.
+
+    Returns:
+        The pickle they are in, or None where they are SafeTensors.
+
+    Raises:
+        UnsupportedError: There are only pickled weights, and they are not allowed.
+        CheckpointError: There are no weights.
+    """
+    if (folder / WEIGHTS_FILE).is_file() or (folder / _INDEX_FILE).is_file():
+        return None
     pickles = [path for pattern in _PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
     if not pickles:
         raise CheckpointError(f"{folder} holds no weights; expected {WEIGHTS_FILE}")
@@ -39,7 +55,7 @@ def read_weights(folder: Path, *, is_pickle_allowed: bool = False) -> dict[str, 
             f"{pickles[0]} is a pickle, which can run code when it is read; convert it to "
             f"{WEIGHTS_FILE}, or allow it with --allow-pickle if you trust where it comes from"
         )
-    return _read_pickle(pickles[0])
+    return pickles[0]
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
@@ -93,13 +109,13 @@ def assign_weights(expected: dict[str, Tensor], weights: dict[str, Tensor], what
     Raises:
         CheckpointError: Lists every tensor that is missing, unexpected or of another shape.
     """
-    check_weights(expected, weights, what)
+    check_fit(expected, weights, what)
     with torch.no_grad():
         for name, tensor in expected.items():
             tensor.copy_(weights[name])
 
 
-def check_weights(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], what: str) -> None:
+def check_fit(expected: Mapping[str, Tensor], weights: Mapping[str, Tensor], what: str) -> None:
     """Checks that weights are the expected ones, no more and no less.
 
     Raises:

@@ -29,6 +29,10 @@ class Task(enum.StrEnum):
 
     GENERATE = "generate"
     EMBED = "embed"
+    CLASSIFY = "classify"
+    CLASSIFY_TOKENS = "classify_tokens"
+    RERANK = "rerank"
+    FILL_MASK = "fill_mask"
 
 
 class _Record(pydantic.BaseModel):
@@ -154,9 +158,55 @@ class EmbeddingRecord(_Record):
 
     embed_graph: _FileName
     embedding_size: _Count
-    pooling: Literal["mean", "cls"]
+    pooling: Annotated[str, pydantic.Field(pattern=r"^[a-z_]+(\+[a-z_]+)*$")]
+    """How states become one vector: "mean", "cls", ...; several modes are joined by "+"."""
     normalize: bool
     """Whether the model is meant to be used with embeddings of length 1."""
+
+
+class _PredictionRecord(_Record):
+    graph: _FileName
+    has_token_types: bool = False
+    """Whether the graph tells the texts of a pair apart by the types of their tokens."""
+
+
+_Labels = Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]
+
+
+class ClassificationRecord(_PredictionRecord):
+    """How to classify texts, or pairs of texts."""
+
+    labels: _Labels
+    """In the order of the logits."""
+    problem_type: Literal["single_label", "multi_label", "regression"]
+    """Whether one label holds (softmax), each for itself (sigmoid), or logits are values."""
+
+
+class TokenClassificationRecord(_PredictionRecord):
+    """How to label the tokens of texts."""
+
+    labels: _Labels
+    """In the order of the logits."""
+
+
+class RerankingRecord(_PredictionRecord):
+    """How to score pairs of a query and a text."""
+
+    activation: Literal["sigmoid", "identity"]
+    """What makes a score of the one logit when a request does not say."""
+
+
+class MaskFillingRecord(_PredictionRecord):
+    """How to fill masked tokens. The graph returns logits for the masks only, row after row."""
+
+    mask_token_id: _TokenId
+    mask_token: str
+    """As it stands in texts."""
+
+
+PredictionRecord = (
+    ClassificationRecord | TokenClassificationRecord | RerankingRecord | MaskFillingRecord
+)
 
 
 class VerificationRecord(_Record):
@@ -181,6 +231,17 @@ class Provenance(_Record):
     """Versions that shaped the graphs: torch, onnx, onnxruntime."""
 
 
+_SECTIONS = {
+    Task.GENERATE: "generation",
+    Task.EMBED: "embedding",
+    Task.CLASSIFY: "classification",
+    Task.CLASSIFY_TOKENS: "token_classification",
+    Task.RERANK: "reranking",
+    Task.FILL_MASK: "mask_filling",
+}
+"""The section of the manifest that each task needs."""
+
+
 class Manifest(_Record):
     """All of ``seqserve.json``."""
 
@@ -196,6 +257,10 @@ class Manifest(_Record):
     """Longest source in tokens, special tokens included."""
     generation: GenerationRecord | None = None
     embedding: EmbeddingRecord | None = None
+    classification: ClassificationRecord | None = None
+    token_classification: TokenClassificationRecord | None = None
+    reranking: RerankingRecord | None = None
+    mask_filling: MaskFillingRecord | None = None
     is_batch_invariant: bool
     """Whether export found results bit-identical alone and in mixed batches on its machine."""
     verification: Annotated[tuple[VerificationRecord, ...], pydantic.Field(strict=False)]
@@ -205,10 +270,12 @@ class Manifest(_Record):
 
     @pydantic.model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if (Task.GENERATE in self.tasks) != (self.generation is not None):
-            raise ValueError("task generate and section generation must come together")
-        if (Task.EMBED in self.tasks) != (self.embedding is not None):
-            raise ValueError("task embed and section embedding must come together")
+        for task, section in _SECTIONS.items():
+            if (task in self.tasks) != (getattr(self, section) is not None):
+                raise ValueError(f"task {task} and section {section} must come together")
+        mask_filling = self.mask_filling
+        if mask_filling and mask_filling.mask_token_id >= self.source_vocabulary_size:
+            raise ValueError("mask_token_id is not in the source vocabulary")
         if len(self.tasks) > 1:
             raise ValueError("tasks of different graphs cannot be combined in one model")
         for name in self.file_names():
@@ -227,7 +294,16 @@ class Manifest(_Record):
             ]
         if self.embedding is not None:
             names.append(self.embedding.embed_graph)
+        if self.prediction is not None:
+            names.append(self.prediction.graph)
         return names
+
+    @property
+    def prediction(self) -> PredictionRecord | None:
+        """The section of a model with a head: all but generation and embedding."""
+        return (
+            self.classification or self.token_classification or self.reranking or self.mask_filling
+        )
 
 
 def write_manifest(manifest: Manifest, folder: Path) -> None:

@@ -103,8 +103,8 @@ def test_folders_of_newer_versions_are_read(folder: Path, tmp_path: Path) -> Non
     SentenceTransformer(str(folder), device="cpu").save_pretrained(str(tmp_path / "new"))
     old = read_sentence_folder(folder, is_pickle_allowed=False)
     new = read_sentence_folder(tmp_path / "new", is_pickle_allowed=False)
-    assert (new.pooling, new.is_normalized, new.max_source_length) == ("mean", True, 32)
-    assert (old.pooling, old.is_normalized, old.max_source_length) == ("mean", True, 32)
+    assert (new.pooling, new.is_normalized, new.max_source_length) == (("mean",), True, 32)
+    assert (old.pooling, old.is_normalized, old.max_source_length) == (("mean",), True, 32)
     assert new.model.config == old.model.config
 
 
@@ -113,8 +113,8 @@ def test_folders_of_newer_versions_are_read(folder: Path, tmp_path: Path) -> Non
     [
         (
             "modules.json",
-            [{"path": "", "type": "sentence_transformers.models.Dense"}],
-            r"module sentence_transformers\.models\.Dense is not supported",
+            [{"path": "", "type": "sentence_transformers.models.CNN"}],
+            "module CNN is not supported; supported are Transformer, Pooling, Dense, ",
         ),
         (
             "modules.json",
@@ -124,22 +124,28 @@ def test_folders_of_newer_versions_are_read(folder: Path, tmp_path: Path) -> Non
         ("modules.json", [], r"modules \(none\) are not supported"),
         (
             "1_Pooling/config.json",
-            {"pooling_mode_max_tokens": True},
-            "Pooling with pooling_mode_max_tokens .* is not supported; supported are mean and cls",
+            {"pooling_mode_median_tokens": True},
+            "Pooling with pooling_mode_median_tokens .* is not supported; supported are mean, cls",
         ),
+        ("1_Pooling/config.json", {"pooling_mode": ["mean", "first"]}, "Pooling with mean, first"),
+        ("1_Pooling/config.json", {"pooling_mode_mean_tokens": False}, "Pooling with no mode"),
         (
             "1_Pooling/config.json",
-            {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True},
-            "Pooling with mean, cls",
+            {"pooling_mode": "mean", "include_prompt": False},
+            '"include_prompt" false',
         ),
-        ("1_Pooling/config.json", {"pooling_mode": "lasttoken"}, "Pooling with lasttoken"),
         (
             "config_sentence_transformers.json",
             {"default_prompt_name": "query", "prompts": {"query": "query: "}},
             "puts the prompt 'query' before every text",
         ),
         ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
-        ("config.json", {"model_type": "mpnet"}, "'mpnet'; supported are: bert"),
+        ("config.json", {"model_type": "gpt2"}, "'gpt2'; supported are: albert, bert, "),
+        (
+            "config.json",
+            {"model_type": "bert", "auto_map": {"AutoModel": "modelling.Model"}},
+            "needs code of its own .*'modelling.Model'.*, which is never run",
+        ),
     ],
 )
 def test_unsupported_folders_are_refused(
@@ -168,7 +174,7 @@ def test_unsupported_folders_are_refused(
         ("sentence_bert_config.json", {"max_seq_length": "long"}, "how long a source may be"),
         ("tokenizer.json", {}, "is not a tokenizer"),
         ("config.json", ["bert"], "must hold a JSON object"),
-        ("config.json", {"model_type": "bert"}, "configuration is malformed"),
+        ("config.json", {"model_type": "bert", "hidden_size": "wide"}, "config.json is malformed"),
     ],
 )
 def test_malformed_folders_are_refused(folder: Path, name: str, content: Any, message: str) -> None:

@@ -12,7 +12,7 @@ from seqserve.sequence import RowCopy
 def make_cache(**settings: int) -> KeyValueCache:
     """A cache of 1 layer, 2 heads of size 3 and 5 rows, filled with numbers that differ."""
     shape: dict[str, Any] = {"num_layers": 1, "num_heads": 2, "head_size": 3, "max_rows": 5}
-    limits = {"max_target_length": 200, "max_source_length": 300}
+    limits: dict[str, Any] = {"max_target_length": 200, "max_source_length": 300}
     cache = KeyValueCache(**shape, **{**limits, **settings})
     for array in (cache.target, cache.source):
         array[:] = np.arange(array.size, dtype=np.float32).reshape(array.shape)

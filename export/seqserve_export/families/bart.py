@@ -30,8 +30,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from seqserve_export.errors import UnsupportedError
-from seqserve_export.families.activation import to_activation
 from seqserve_export.families.embedding_tables import EmbeddingTables, place_tables, pop_stored
+from seqserve_export.families.family import to_activation, to_head_size
 from seqserve_export.families.transformer_weights import make_transformer
 from seqserve_export.families.weight_names import rename_weights
 from seqserve_export.transformer import Transformer
@@ -142,15 +142,15 @@ def _to_config(
     return TransformerConfig(
         model_size=config.d_model,
         num_heads=num_heads,
-        head_size=config.d_model // num_heads,
+        head_size=to_head_size(config.d_model, num_heads),
         feed_forward_size=config.encoder_ffn_dim,
         norm_placement=traits.norm_placement,
         has_final_norm=traits.norm_placement == "pre",
         has_embedding_norm=traits.has_embedding_norm,
-        activation=to_activation(config.activation_function),
+        activation=to_activation(config.activation_function, "activation_function"),
         positions=traits.positions,
         sinusoidal_rates=traits.sinusoidal_rates,
-        first_position=config.pad_token_id + 1 if config.model_type == "m2m_100" else 0,
+        sinusoidal_offset=config.pad_token_id + 1 if config.model_type == "m2m_100" else 0,
         is_embedding_scaled=bool(config.scale_embedding),
         source_vocabulary_size=config.vocab_size,
         target_vocabulary_size=target_vocabulary_size,

@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqserve_export.families.activation import to_activation
 from seqserve_export.families.embedding_tables import EmbeddingTables, place_tables, pop_stored
+from seqserve_export.families.family import to_activation
 from seqserve_export.families.transformer_weights import make_transformer
 from seqserve_export.families.weight_names import rename_weights
 from seqserve_export.transformer import Transformer
@@ -114,7 +114,7 @@ def _to_config(config: Any, tables: EmbeddingTables) -> TransformerConfig:
         feed_forward_size=config.d_ff,
         norm="rms",
         norm_epsilon=config.layer_norm_epsilon,
-        activation=to_activation(config.dense_act_fn),
+        activation=to_activation(config.dense_act_fn, "feed_forward_proj"),
         is_gated=config.is_gated_act,
         positions="relative",
         has_position_bias_per_layer=config.model_type == "umt5",

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from seqserve_export.transformer import Transformer
 from seqserve_export.transformer_config import TransformerConfig
-from seqserve_export.weights import check_weights
+from seqserve_export.weights import check_fit
 
 
 def make_transformer(
@@ -29,7 +29,7 @@ def make_transformer(
     for name, parameter in model.named_parameters():  # shared ones once
         if parameter.requires_grad:  # sinusoids are computed, not stored
             expected[name] = parameter
-    check_weights(expected, weights, what)
+    check_fit(expected, weights, what)
     floats = {name: weights[name].float() for name in expected}
     model.load_state_dict(floats, strict=False, assign=True)
     # Assigning replaced the parameters that were shared; the ties are made anew.

@@ -1,0 +1,70 @@
+"""What all folders with an encoder say about sources: their longest length, and the mask token."""
+
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from seqserve_export.encoder_config import EncoderConfig
+from seqserve_export.errors import CheckpointError, UnsupportedError
+from seqserve_export.json_file import read_json_object
+
+SENTENCE_CONFIG_FILE = "sentence_bert_config.json"
+TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_TOKEN_FILES = (TOKENIZER_CONFIG_FILE, "special_tokens_map.json")
+
+
+def read_max_source_length(folder: Path, config: EncoderConfig) -> int:
+    """How long a source may be, in tokens: as the folder says, else as long as its parts allow.
+
+    Raises:
+        UnsupportedError: Texts would have to be changed to lower case first.
+        CheckpointError: The folder says something that is no length.
+    """
+    path = folder / SENTENCE_CONFIG_FILE
+    settings = _read_optional(path)
+    if settings.get("do_lower_case"):
+        raise UnsupportedError(
+            f'"do_lower_case": true ({path}) is not supported; a tokenizer.json that lowers the '
+            "case itself is"
+        )
+    limit = settings.get("max_seq_length")
+    if limit is None:
+        # Where there is no limit, the library writes a number beyond all lengths.
+        limit = _read_optional(folder / TOKENIZER_CONFIG_FILE).get("model_max_length")
+        limit = config.max_length if limit is None else min(int(limit), config.max_length)
+    if not isinstance(limit, int):
+        raise CheckpointError(f"{folder} does not say how long a source may be: {limit!r}")
+    return limit
+
+
+def read_mask_token(folder: Path, tokenizer: Tokenizer, default: str) -> tuple[str, int]:
+    """The token that stands for a missing one, as text and id.
+
+    Args:
+        folder: Its files may name the token.
+        tokenizer: Must know the token.
+        default: The family's, where no file names one.
+
+    Raises:
+        CheckpointError: The tokenizer does not know it.
+    """
+    token = default
+    for name in _TOKEN_FILES:
+        entry = _read_optional(folder / name).get("mask_token")
+        # A token with settings is an object.
+        content = entry.get("content") if isinstance(entry, dict) else entry
+        if isinstance(content, str):
+            token = content
+            break
+    token_id = tokenizer.token_to_id(token)
+    if token_id is None:
+        raise CheckpointError(
+            f"the tokenizer in {folder} does not know the mask token {token!r}; name it as "
+            f'"mask_token" in {TOKENIZER_CONFIG_FILE}'
+        )
+    return token, token_id
+
+
+def _read_optional(path: Path) -> dict[str, Any]:
+    return read_json_object(path) if path.is_file() else {}

@@ -1,0 +1,245 @@
+"""Reads a Hugging Face folder with an encoder: bare, or with a head.
+
+========================================  ====================================================
+file                                      what is read from it
+========================================  ====================================================
+``config.json``, ``model.safetensors``    encoder and head, see :mod:`seqserve_export.families`
+``tokenizer.json``                        the tokenizer, without its truncation and padding
+``tokenizer_config.json``                 the longest source, the mask token
+``config_sentence_transformers.json``     the activation of a cross-encoder
+========================================  ====================================================
+
+The head is the one of the class that ``"architectures"`` names. A bare encoder embeds; how to pool
+it, its folder cannot say.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from seqserve.manifest import (
+    ClassificationRecord,
+    MaskFillingRecord,
+    PredictionRecord,
+    RerankingRecord,
+    Task,
+    TokenClassificationRecord,
+    VerificationRecord,
+)
+from seqserve_export.checkpoint_config import CONFIG_FILE, find_task, read_config
+from seqserve_export.encoder_config import EncoderConfig
+from seqserve_export.encoder_files import read_mask_token, read_max_source_length
+from seqserve_export.encoder_model import EncoderModel
+from seqserve_export.errors import CheckpointError, UnsupportedError
+from seqserve_export.families import find_family, read_encoder, to_encoder_config
+from seqserve_export.json_file import read_json_object
+from seqserve_export.pooling import PoolingMode
+from seqserve_export.prediction_graph import PredictGraph
+from seqserve_export.samples import SAMPLES
+from seqserve_export.source import (
+    EmbeddingSource,
+    PredictionSource,
+    check_source_length,
+    check_vocabulary,
+)
+from seqserve_export.tokenizer_file import read_tokenizer
+from seqserve_export.transformers_reference import (
+    ReferencePlan,
+    compare_reference,
+    compute_reference,
+)
+from seqserve_export.weights import check_weights, read_weights
+
+SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
+GRAPH_FILE = "predict.onnx"
+
+_PROBLEM_TYPES: dict[str | None, Literal["single_label", "multi_label", "regression"]] = {
+    None: "single_label",
+    "single_label_classification": "single_label",
+    "multi_label_classification": "multi_label",
+    "regression": "regression",
+}
+
+
+class EncoderFolder:
+    """A folder with ``config.json``, weights and tokenizer of one encoder."""
+
+    def __init__(self, folder: Path, *, is_pickle_allowed: bool) -> None:
+        """Reads all but the weights.
+
+        Raises:
+            UnsupportedError: The family, or something its configuration asks for, is not supported.
+            CheckpointError: A file is absent or malformed, or the files do not fit each other.
+        """
+        self.folder = folder
+        self.is_pickle_allowed = is_pickle_allowed
+        self.config: Any = read_config(folder)
+        self.encoder_config: EncoderConfig = to_encoder_config(self.config)
+        self.max_source_length = read_max_source_length(folder, self.encoder_config)
+        check_source_length(self.max_source_length, self.encoder_config)
+        self.tokenizer: Tokenizer = read_tokenizer(folder / "tokenizer.json")
+        check_vocabulary(self.tokenizer, self.encoder_config.vocabulary_size, "source")
+        if check_weights(folder, is_pickle_allowed=is_pickle_allowed) is not None:
+            # What is wrong with a pickle, our own loader says first.
+            self._read_weights()
+
+    def read_embedder(self) -> tuple[EncoderModel, VerificationRecord]:
+        """Reads the encoder without a head, compared with that of ``transformers``.
+
+        Raises:
+            CheckpointError: The weights do not fit the configuration.
+            VerificationError: The two models differ.
+        """
+        cases = compute_reference(self._plan(Task.EMBED, None))
+        model, _ = read_encoder(self.config, self._read_weights())
+        return model, compare_reference(cases, model)
+
+    def read_predictor(self, task: Task, record: PredictionRecord) -> PredictionSource:
+        """Reads the encoder with its head, compared with those of ``transformers``.
+
+        Raises:
+            CheckpointError: The weights do not fit the configuration.
+            VerificationError: The two models differ.
+        """
+        mask_token = record.mask_token_id if isinstance(record, MaskFillingRecord) else None
+        cases = compute_reference(self._plan(task, mask_token))
+        model, head = read_encoder(self.config, self._read_weights(), task)
+        assert head is not None
+        return PredictionSource(
+            name=self.folder.resolve().name,
+            family=self.config.model_type,
+            task=task,
+            model=model,
+            head=head,
+            record=record,
+            tokenizer=self.tokenizer,
+            max_source_length=self.max_source_length,
+            samples=SAMPLES,
+            reference=compare_reference(cases, PredictGraph(model, head, mask_token=mask_token)),
+        )
+
+    def _read_weights(self) -> dict[str, Tensor]:
+        return read_weights(self.folder, is_pickle_allowed=self.is_pickle_allowed)
+
+    def _plan(self, task: Task, mask_token: int | None) -> ReferencePlan:
+        return ReferencePlan(
+            folder=self.folder,
+            config=self.config,
+            task=task,
+            tokenizer=self.tokenizer,
+            samples=SAMPLES,
+            max_source_length=self.max_source_length,
+            vocabulary_size=self.encoder_config.vocabulary_size,
+            num_token_types=self.encoder_config.num_token_types,
+            mask_token=mask_token,
+            is_pickle_allowed=self.is_pickle_allowed,
+        )
+
+
+def read_encoder_folder(
+    folder: Path, *, is_pickle_allowed: bool, pooling: PoolingMode | None = None
+) -> EmbeddingSource | PredictionSource:
+    """Reads the folder.
+
+    Args:
+        folder: With ``config.json`` of a supported family.
+        is_pickle_allowed: Whether weights may come from a pickle.
+        pooling: How a bare encoder is pooled; None means the mean, with a note.
+
+    Raises:
+        UnsupportedError: The family, its head or another setting is not supported.
+        CheckpointError: A file is absent or malformed, or the files do not fit each other.
+        VerificationError: Our model is not the one of ``transformers``.
+    """
+    encoder = EncoderFolder(folder, is_pickle_allowed=is_pickle_allowed)
+    task = find_task(encoder.config)
+    if task == Task.EMBED:
+        return _read_bare(encoder, pooling)
+    if pooling is not None:
+        raise UnsupportedError(
+            f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
+            "pools in its own way"
+        )
+    return encoder.read_predictor(task, _make_record(encoder, task))
+
+
+def _read_bare(encoder: EncoderFolder, pooling: PoolingMode | None) -> EmbeddingSource:
+    model, reference = encoder.read_embedder()
+    notes = (
+        "the folder does not say how token states become one embedding: their mean is taken; "
+        "choose another way with --pooling",
+    )
+    return EmbeddingSource(
+        name=encoder.folder.resolve().name,
+        family=encoder.config.model_type,
+        model=model,
+        pooling=(pooling or "mean",),
+        projection=nn.Sequential(),
+        embedding_size=model.config.model_size,
+        is_normalized=False,
+        tokenizer=encoder.tokenizer,
+        max_source_length=encoder.max_source_length,
+        samples=SAMPLES,
+        reference=reference,
+        notes=() if pooling else notes,
+    )
+
+
+def _make_record(encoder: EncoderFolder, task: Task) -> PredictionRecord:
+    config = encoder.config
+    has_token_types = encoder.encoder_config.num_token_types > 1
+    match task:
+        case Task.CLASSIFY:
+            return ClassificationRecord(
+                graph=GRAPH_FILE,
+                has_token_types=has_token_types,
+                labels=_read_labels(encoder),
+                problem_type=_PROBLEM_TYPES[config.problem_type],
+            )
+        case Task.RERANK:
+            return RerankingRecord(
+                graph=GRAPH_FILE,
+                has_token_types=has_token_types,
+                activation=_read_activation(encoder),
+            )
+        case Task.CLASSIFY_TOKENS:
+            return TokenClassificationRecord(graph=GRAPH_FILE, labels=_read_labels(encoder))
+    token, token_id = read_mask_token(
+        encoder.folder, encoder.tokenizer, find_family(config.model_type).mask_token
+    )
+    return MaskFillingRecord(graph=GRAPH_FILE, mask_token=token, mask_token_id=token_id)
+
+
+def _read_labels(encoder: EncoderFolder) -> tuple[str, ...]:
+    labels = encoder.config.id2label
+    if sorted(labels) != list(range(len(labels))) or not labels:
+        raise CheckpointError(
+            f'{encoder.folder / CONFIG_FILE}: "id2label" must name every label from 0 on, but '
+            f"names {sorted(labels)}"
+        )
+    return tuple(str(labels[index]) for index in range(len(labels)))
+
+
+def _read_activation(encoder: EncoderFolder) -> Literal["sigmoid", "identity"]:
+    """What makes a score of the logit of a cross-encoder; the sigmoid where nothing is said.
+
+    Source: ``CrossEncoder.get_default_activation_fn`` of ``sentence-transformers``.
+    """
+    path = encoder.folder / SENTENCE_TRANSFORMERS_FILE
+    saved = read_json_object(path) if path.is_file() else {}
+    older = getattr(encoder.config, "sentence_transformers", None) or {}
+    oldest = getattr(encoder.config, "sbert_ce_default_activation_function", None)
+    name = saved.get("activation_fn") or older.get("activation_fn") or oldest
+    if name is None:
+        return "sigmoid"
+    match str(name).removeprefix("torch.nn.modules.").split(".")[-1]:
+        case "Sigmoid" if name.startswith("torch.nn."):
+            return "sigmoid"
+        case "Identity" if name.startswith("torch.nn."):
+            return "identity"
+    raise UnsupportedError(
+        f"activation {name!r} of the cross-encoder in {encoder.folder} is not supported; supported "
+        "are torch.nn.Sigmoid and torch.nn.Identity"
+    )
