@@ -71,7 +71,9 @@ class SentencePieceRecord(_Record):
         }
         for name, values in ids.items():
             if not all(0 <= value < num_tokens for value in values):
-                raise ValueError(f"`{name}` must be from 0 and below the {num_tokens} entries")
+                raise ValueError(
+                    f"`{name}` must be at least 0 and below {num_tokens}, the number of entries"
+                )
         return self
 
 

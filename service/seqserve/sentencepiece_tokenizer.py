@@ -152,23 +152,20 @@ class SentencePieceTokenizer:
         if not add_special_tokens:
             return encoding
         whole = SentencePieceEncoding()
-        for token_id in self.record.prefix_ids:
-            whole.append(token_id, self.record.tokens[token_id] or "", 0, 0, is_special=True)
+        self._append_special(self.record.prefix_ids, whole)
         whole.ids += encoding.ids
         whole.tokens += encoding.tokens
         whole.offsets += encoding.offsets
         whole.special_tokens_mask += encoding.special_tokens_mask
-        for token_id in self.record.suffix_ids:
-            whole.append(token_id, self.record.tokens[token_id] or "", 0, 0, is_special=True)
+        self._append_special(self.record.suffix_ids, whole)
         return whole
 
     def decode(self, token_ids: Sequence[int], skip_special_tokens: bool = True) -> str:
         """Text of token ids; ids without an entry give none."""
         tokens = []
         for token_id in token_ids:
-            if token_id >= len(self.record.tokens):
-                continue
-            token = self.record.tokens[token_id]
+            is_entry = 0 <= token_id < len(self.record.tokens)
+            token = self.record.tokens[token_id] if is_entry else None
             if token is not None and not (skip_special_tokens and token_id in self._special_ids):
                 tokens.append(token)
         text = self._join(tokens).strip()
@@ -207,8 +204,8 @@ class SentencePieceTokenizer:
                 yield position, position + len(before), None
             yield start, end, added
             position = end
-            if added.is_right_stripped:
-                position += len(text[end:]) - len(text[end:].lstrip())
+            while added.is_right_stripped and text[position : position + 1].isspace():
+                position += 1
         if position < len(text):
             yield position, len(text), None
 
@@ -226,3 +223,7 @@ class SentencePieceTokenizer:
     ) -> None:
         token_id = self._ids.get(piece, self.record.unknown_id)
         encoding.append(token_id, piece, start, end, is_special=False)
+
+    def _append_special(self, ids: Sequence[int], encoding: SentencePieceEncoding) -> None:
+        for token_id in ids:
+            encoding.append(token_id, self.record.tokens[token_id] or "", 0, 0, is_special=True)

@@ -419,6 +419,20 @@ def test_folder_without_a_class_is_refused(tmp_path: Path) -> None:
     folder = make_tokenizer_folder("t5", tmp_path / "folder")
     write_json(folder / "config.json", {"model_type": "mine"})
     check_refused(UnsupportedError, "none belongs to \"model_type\": 'mine'; supported are", folder)
+    check_refused(UnsupportedError, 'there is no tokenizer.json, no "tokenizer_class" in', folder)
+
+
+def test_ready_file_needs_no_class(tmp_path: Path) -> None:
+    """A ready file says everything by itself, whatever model it is for."""
+    folder = make_tokenizer_folder("roberta", tmp_path / "folder")
+    before = read(folder)
+    before.source.save(str(folder / "tokenizer.json"))
+    for name in ("vocab.json", "merges.txt"):
+        (folder / name).unlink()
+    write_json(folder / "config.json", {"model_type": "mine"})
+    after = read(folder)
+    assert after.source.to_str() == before.source.to_str()
+    verify_tokenizers(after, 300)
 
 
 @pytest.mark.parametrize("file", ["tokenizer_config.json", "config.json"])

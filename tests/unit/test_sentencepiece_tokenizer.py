@@ -179,8 +179,8 @@ def test_ids_without_an_entry_have_no_text(tmp_path: Path) -> None:
     """Neither a hole nor an id beyond the table is text."""
     tokenizer = open_tokenizer(tmp_path, tokens=(*vocabulary(), None))
     ids = tokenizer.encode("a cat")
-    assert tokenizer.decode([*ids, len(vocabulary()), 10_000]) == "a cat"
-    assert tokenizer.vocabulary_size == len(vocabulary())
+    assert tokenizer.decode([*ids, len(vocabulary()), 10_000, -1]) == "a cat"
+    assert tokenizer.vocabulary_size == len(vocabulary()) + 1
 
 
 def test_special_tokens_with_other_ids_are_no_pieces(tmp_path: Path) -> None:
@@ -234,8 +234,11 @@ def test_file_reads_as_it_was_written() -> None:
         ({"format_version": 2}, "format_version: Input should be 1"),
         ({"unknown_id": "1"}, "unknown_id: Input should be a valid integer"),
         ({"extra": 1}, "extra: Extra inputs are not permitted"),
-        ({"unknown_id": 10_000}, "`unknown_id` must be from 0 and below the 10000 entries"),
-        ({"suffix_ids": [-1]}, "`suffix_ids` must be from 0 and below the"),
+        ({"unknown_id": 10_000}, "`unknown_id` must be at least 0 and below 10000,"),
+        (
+            {"suffix_ids": [-1]},
+            "`suffix_ids` must be at least 0 and below 10000, the",
+        ),
     ],
 )
 def test_malformed_file_is_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:

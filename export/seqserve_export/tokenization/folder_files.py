@@ -73,10 +73,13 @@ def find_class(
     kind = config.get("model_type")
     name = settings.get("tokenizer_class") or config.get("tokenizer_class")
     name = name or TOKENIZER_MAPPING_NAMES.get(str(kind))
+    if name is None and (folder / TOKENIZER_FILE).is_file():
+        return TokenizersBackend
     if name is None:
         raise UnsupportedError(
-            f'{folder} does not say which tokenizer it has: there is no "tokenizer_class" in '
-            f'{SETTINGS_FILE}, and none belongs to "model_type": {kind!r}; {_SUPPORTED}'
+            f"{folder} does not say which tokenizer it has: there is no {TOKENIZER_FILE}, no "
+            f'"tokenizer_class" in {SETTINGS_FILE}, and none belongs to "model_type": {kind!r}; '
+            f"{_SUPPORTED}"
         )
     found = tokenizer_class_from_name(str(name))
     if found is None:

@@ -68,8 +68,8 @@ def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTok
     check_files(folder, kind, settings)
     missing = read_missing_tokens(folder, settings) if kind is NllbTokenizer else {}
     # For some model types AutoTokenizer takes a class that reads ready files alone.
-    has_ready_file = (folder / TOKENIZER_FILE).is_file()
-    original = _read_original(AutoTokenizer if has_ready_file else kind, folder, missing)
+    is_ready = (folder / TOKENIZER_FILE).is_file() and kind is not TokenizersBackend
+    original = _read_original(AutoTokenizer if is_ready else kind, folder, missing)
     languages = read_languages(original, settings)
     has_frame = languages is not None
     source: FolderTokenizer
