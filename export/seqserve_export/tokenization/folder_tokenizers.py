@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import transformers
 from tokenizers import Tokenizer
 from transformers import (
     AutoTokenizer,
@@ -17,8 +16,8 @@ from transformers import (
 
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
 from seqserve_export.errors import CheckpointError
+from seqserve_export.tokenization.differences import compare_with_model, compare_with_ready_file
 from seqserve_export.tokenization.folder_files import (
-    SETTINGS_FILE,
     TOKENIZER_FILE,
     check_files,
     find_class,
@@ -29,8 +28,6 @@ from seqserve_export.tokenization.languages import Languages, read_languages
 from seqserve_export.tokenization.nllb import read_missing_tokens
 from seqserve_export.tokenization.pieces import make_pieces_tokenizer
 from seqserve_export.tokenization.rust import make_rust_tokenizer
-from seqserve_export.tokenization.sample_lines import LINES
-from seqserve_export.tokenizer_file import read_tokenizer
 
 FolderTokenizer = Tokenizer | SentencePieceTokenizer
 """Both have ``encode``, ``decode``, ``get_vocab`` and ``save``, and :class:`seqserve.tokenizer
@@ -77,7 +74,7 @@ def read_folder_tokenizers(folder: Path, config: Mapping[str, Any]) -> FolderTok
     notes: tuple[str, ...] = ()
     if isinstance(original, TokenizersBackend):
         source = make_rust_tokenizer(original, has_frame=has_frame)
-        notes = _compare_with_file(folder / TOKENIZER_FILE, original)
+        notes = _find_differences(folder, original)
     else:
         source = make_pieces_tokenizer(original, "source", has_frame=has_frame)
         target = make_pieces_tokenizer(original, "target", has_frame=has_frame)
@@ -109,34 +106,8 @@ def _read_original(
     return original
 
 
-def _compare_with_file(path: Path, original: TokenizersBackend) -> tuple[str, ...]:
-    """Says whether ``transformers`` makes another tokenizer of a ready file than the file says.
-
-    It keeps the vocabulary, but takes the normalizer of some classes from their code.
-
-    Raises:
-        CheckpointError: It does not even keep the vocabulary.
-    """
-    if not path.is_file():
-        return ()
-    ready, backend = read_tokenizer(path), original.backend_tokenizer
-    is_same_model = type(ready.model) is type(backend.model)
-    if not is_same_model or not ready.get_vocab().items() <= backend.get_vocab().items():
-        raise CheckpointError(
-            f"{type(original).__name__} of transformers {transformers.__version__} does not take "
-            f"its vocabulary and model from {path}; name the class that wrote the file as "
-            f'"tokenizer_class" in {SETTINGS_FILE}, or remove the file'
-        )
-    different = [
-        line
-        for line in LINES
-        if ready.encode(line, add_special_tokens=False).ids
-        != backend.encode(line, add_special_tokens=False).ids
-    ]
-    if not different:
-        return ()
-    return (
-        f"{type(original).__name__} of transformers {transformers.__version__} gives other tokens "
-        f"than {path.name} of the folder on {len(different)} of {len(LINES)} sample lines, first "
-        f"on {different[0]!r}; the model is served with those of transformers",
-    )
+def _find_differences(folder: Path, original: TokenizersBackend) -> tuple[str, ...]:
+    if (folder / TOKENIZER_FILE).is_file():
+        return compare_with_ready_file(folder / TOKENIZER_FILE, original)
+    name = type(original).vocab_files_names["vocab_file"]
+    return compare_with_model(folder / name, original) if name.endswith(".model") else ()
