@@ -4,14 +4,16 @@ The samples are sources and the targets the model itself writes to them, so that
 what it will see in service.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.source import GenerationSource
-from seqserve_export.verification import make_row, torch_reference
+from seqserve_export.verification import choose_effort, make_row, torch_reference
 
 _MAX_ROWS = 256
 """Positions kept of each layer's inputs."""
@@ -52,20 +54,34 @@ def calibrate(source: GenerationSource, sources: Sequence[list[int]]) -> Calibra
         source: The model in fp32.
         sources: Tokens of real texts.
     """
+    with _observing(source.model) as calibration:
+        for tokens in sources:
+            _run(source, tokens)
+    return calibration
+
+
+def calibrate_encoder(model: EncoderModel, sources: Sequence[list[int]]) -> Calibration:
+    """Runs an encoder in fp32 on sources, the tokens of real texts."""
+    with _observing(model) as calibration:
+        for tokens in sources:
+            model(*make_row(tokens))
+    return calibration
+
+
+@contextlib.contextmanager
+def _observing(model: nn.Module) -> Iterator[Calibration]:
     calibration = Calibration()
     handles = [
         module.register_forward_hook(_make_hook(calibration, name))
-        for name, module in source.model.named_modules()
+        for name, module in model.named_modules()
         if isinstance(module, nn.Linear)
     ]
     try:
-        with torch_reference():
-            for tokens in sources:
-                _run(source, tokens)
+        with torch_reference(choose_effort(model)):
+            yield calibration
     finally:
         for handle in handles:
             handle.remove()
-    return calibration
 
 
 def _make_hook(calibration: Calibration, name: str) -> Callable[..., None]:

@@ -116,19 +116,22 @@ def _make(kind: type[_Config], values: dict[str, Any]) -> _Config:
     """Makes a configuration of what was read.
 
     Raises:
-        TypeError: A field is unknown or missing.
-        ValueError: A value is not of the field's type, or breaks a rule of the configuration.
+        ValueError: A field is unknown or missing, or a value is not of its type or breaks a rule.
     """
+    # The library ignores what it does not know.
+    fields = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    if unknown := sorted(set(values) - fields):
+        raise ValueError(f"unknown: {', '.join(unknown)}")
     try:
         # As JSON: strict validation of Python values would take nothing but an instance.
-        pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
+        made: _Config = pydantic.TypeAdapter(kind).validate_json(json.dumps(values), strict=True)
     except pydantic.ValidationError as error:
         problems = [
             f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"
             for problem in error.errors(include_url=False)
         ]
         raise ValueError("; ".join(problems)) from error
-    return kind(**values)
+    return made
 
 
 def _read_config(path: Path) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import torch
 from seqserve_export.graphs import EmbedGraph
 from seqserve_export.onnx_runner import Floats, SourceRunner
 from seqserve_export.pooling import Pooling, normalize
+from seqserve_export.precision import TOLERANCES, Dtype
 from seqserve_export.source import EmbeddingSource
 from seqserve_export.verification import (
     NUM_INVARIANCE_ROWS,
@@ -22,18 +23,15 @@ from seqserve_export.verification import (
     torch_reference,
 )
 
-EMBEDDING_TOLERANCE = 1e-5
-"""Most absolute difference of embeddings of length 1."""
-COSINE_TOLERANCE = 1e-4
-"""Most that a cosine may fall short of 1."""
 _MAX_RANDOM_LENGTH = 48
 
 
 class EmbeddingVerifier:
     """Holds the model in both forms."""
 
-    def __init__(self, source: EmbeddingSource, embed_path: Path) -> None:
+    def __init__(self, source: EmbeddingSource, embed_path: Path, dtype: Dtype = "fp32") -> None:
         self._source = source
+        self._tolerances = TOLERANCES[dtype]
         self._graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
         self._graph.eval()
         self._runner = SourceRunner(embed_path, source.model.config.vocabulary_size - 1)
@@ -55,9 +53,9 @@ class EmbeddingVerifier:
 
     def compare_embeddings(self) -> list[Comparison]:
         """Compares states, embeddings, and embeddings of length 1, in ragged batches."""
-        outputs = Comparison("embed: torch and ONNX, ragged batches")
-        unit = Comparison("embeddings of length 1: torch and ONNX", EMBEDDING_TOLERANCE)
-        cosine = Comparison("embeddings: 1 - cosine of torch and ONNX", COSINE_TOLERANCE)
+        outputs = Comparison("embed: torch and ONNX, ragged batches", self._tolerances.quality)
+        unit = Comparison("embeddings of length 1: torch and ONNX", self._tolerances.embedding)
+        cosine = Comparison("embeddings: 1 - cosine of torch and ONNX", self._tolerances.cosine)
         samples = tokenize_samples(
             self._source.tokenizer, self._source.samples, self._source.max_source_length
         )

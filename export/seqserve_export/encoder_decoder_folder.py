@@ -17,6 +17,7 @@ from seqserve_export.samples import SAMPLES
 from seqserve_export.source import GenerationSource
 from seqserve_export.tokenization.folder_tokenizers import read_folder_tokenizers
 from seqserve_export.tokenization.languages import Languages
+from seqserve_export.tokenization.tokenizer_verification import verify_tokenizers
 from seqserve_export.verification import SEED, make_sources
 from seqserve_export.weights import read_weights
 
@@ -73,6 +74,8 @@ def read_encoder_decoder_folder(
         languages=None if languages is None else _to_record(languages, generation, folder),
         samples=SAMPLES,
         reference=tuple(reference),
+        checks=(verify_tokenizers(tokenizers),),
+        notes=tokenizers.notes,
     )
 
 

@@ -127,8 +127,8 @@ class EncoderStack(nn.Module):
             return distances
         if self.position_bias is not None:
             positions = torch.arange(num_positions, device=states.device)[None]
-            (bias,) = self.position_bias(positions, num_positions, 1)
-            return bias
+            biases: list[Tensor] = self.position_bias(positions, num_positions, 1)
+            return biases[0]
         return None
 
     def _scope(

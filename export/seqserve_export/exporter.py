@@ -3,56 +3,112 @@
 import dataclasses
 import importlib.metadata
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from seqserve import __version__
 from seqserve.manifest import (
-    ClassificationRecord,
-    EmbeddingRecord,
     FileRecord,
-    GenerationRecord,
     Manifest,
-    MaskFillingRecord,
     Provenance,
-    RerankingRecord,
     Task,
-    TokenClassificationRecord,
     make_file_record,
     write_manifest,
 )
-from seqserve_export.embedding_verification import EmbeddingVerifier
-from seqserve_export.generation_verification import GenerationVerifier
-from seqserve_export.graphs import DecodeGraph, EmbedGraph, EncodeGraph
+from seqserve_export.encoder_filling import fill_embedding, fill_prediction
+from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
+from seqserve_export.generation_filling import fill_generation
 from seqserve_export.model_folder import building, check_absent, check_name, check_version, to_name
-from seqserve_export.onnx_writer import write_graph
-from seqserve_export.pooling import Pooling, PoolingMode
-from seqserve_export.prediction_graph import PredictGraph
-from seqserve_export.prediction_verification import PredictionVerifier
+from seqserve_export.phase import OnPhase, Phase
+from seqserve_export.pooling import PoolingMode
+from seqserve_export.precision import Dtype
 from seqserve_export.source import EmbeddingSource, GenerationSource, PredictionSource, Source
 from seqserve_export.source_folder import read_source_folder
-from seqserve_export.verification import Verification
-from seqserve_export.weight_file import WeightFile
+from seqserve_export.weights import measure_weights
 
-SOURCE_TOKENIZER_FILE = "tokenizer.json"
-TARGET_TOKENIZER_FILE = "target_tokenizer.json"
 
-OnPhase = Callable[[str], None]
-"""Told the name of each phase as it begins."""
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What an export would make of a checkpoint."""
+
+    folder: Path
+    """Where the model goes."""
+    name: str
+    version: str
+    task: Task
+    family: str
+    dtype: Dtype
+    num_parameters: int
+    source_bytes: int
+    """Size of the checkpoint's weights."""
+    notes: tuple[str, ...]
+    """What was decided for want of a statement in the checkpoint."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Report:
     """What an export made."""
 
-    folder: Path
+    plan: Plan
     manifest: Manifest
-    num_parameters: int
     seconds: float
-    notes: tuple[str, ...] = ()
-    """What was decided for want of a statement in the checkpoint."""
+    fp32_layers: tuple[str, ...] = ()
+    """Linear layers that stay in fp32 though another format was asked for."""
+
+    @property
+    def folder(self) -> Path:
+        """Where the model is."""
+        return self.plan.folder
+
+
+def plan_export(
+    source_folder: Path,
+    store: Path,
+    *,
+    name: str | None = None,
+    version: str = "1",
+    dtype: Dtype = "fp32",
+    is_replacing: bool = False,
+    is_pickle_allowed: bool = False,
+    pooling: PoolingMode | None = None,
+) -> tuple[Source, Plan]:
+    """Reads and maps a checkpoint, and writes nothing.
+
+    Args:
+        source_folder: The checkpoint, see :mod:`seqserve_export.source_folder`.
+        store: Where served models are.
+        name: The model's name; None means the checkpoint's.
+        version: A number from 1 up.
+        dtype: The number format to serve in.
+        is_replacing: Whether an existing version would be replaced or refused.
+        is_pickle_allowed: Whether weights may come from a pickle.
+        pooling: How an encoder is pooled whose folder does not say it; None means the mean.
+
+    Raises:
+        ExportError: The checkpoint cannot be read or served, or the version exists.
+    """
+    check_version(version)
+    if name is not None:
+        check_name(name)
+        _check_free(store / name / version, is_replacing=is_replacing)
+    source = read_source_folder(source_folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
+    model_name = to_name(source.name) if name is None else name
+    folder = store / model_name / version
+    _check_free(folder, is_replacing=is_replacing)
+    plan = Plan(
+        folder=folder,
+        name=model_name,
+        version=version,
+        task=_find_task(source),
+        family=source.family,
+        dtype=dtype,
+        num_parameters=_count_parameters(source),
+        source_bytes=measure_weights(source_folder),
+        notes=source.notes,
+    )
+    return source, plan
 
 
 def export_model(
@@ -61,6 +117,8 @@ def export_model(
     *,
     name: str | None = None,
     version: str = "1",
+    dtype: Dtype = "fp32",
+    calibration_texts: Sequence[str] = (),
     is_replacing: bool = False,
     is_pickle_allowed: bool = False,
     pooling: PoolingMode | None = None,
@@ -69,40 +127,66 @@ def export_model(
     """Exports a checkpoint and verifies the graphs; only then the store is changed.
 
     Args:
-        source_folder: The checkpoint, see :mod:`seqserve_export.source_folder`.
+        source_folder: The checkpoint.
         store: Where served models are; made if absent.
-        name: The model's name; None means the checkpoint's.
+        name: As in :func:`plan_export`, and so are those without a word here.
         version: A number from 1 up.
+        dtype: The number format to serve in.
+        calibration_texts: Texts to choose number ranges on; the checkpoint's samples if empty.
         is_replacing: Whether an existing version is replaced or refused.
         is_pickle_allowed: Whether weights may come from a pickle.
-        pooling: How an encoder is pooled whose folder does not say it; None means the mean.
-        on_phase: Told the name of each phase.
+        pooling: How an encoder is pooled whose folder does not say it.
+        on_phase: Told each phase.
 
     Raises:
         ExportError: The checkpoint cannot be read or served, torch and ONNX disagree, or the
             version exists.
     """
     started = time.monotonic()
-    check_version(version)
-    on_phase("reading the checkpoint")
-    source = read_source_folder(source_folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
-    model_name = to_name(source.name) if name is None else name
-    check_name(model_name)
-    folder = store / model_name / version
-    if not is_replacing:
-        check_absent(folder)
+    on_phase(Phase.READ)
+    source, plan = plan_export(
+        source_folder,
+        store,
+        name=name,
+        version=version,
+        dtype=dtype,
+        is_replacing=is_replacing,
+        is_pickle_allowed=is_pickle_allowed,
+        pooling=pooling,
+    )
     provenance = _make_provenance(source_folder)
-    with building(folder, is_replacing=is_replacing) as new:
-        manifest = _fill(new, source, model_name, version, provenance, on_phase)
-        on_phase("writing the folder")
+    with building(plan.folder, is_replacing=is_replacing) as new:
+        order = Order(
+            folder=new,
+            dtype=dtype,
+            calibration_texts=tuple(calibration_texts),
+            on_phase=on_phase,
+        )
+        filling = _fill(source, order)
+        on_phase(Phase.WRITE)
+        manifest = _make_manifest(plan, filling, provenance, _measure_files(new))
         write_manifest(manifest, new)
     return Report(
-        folder=folder,
+        plan=plan,
         manifest=manifest,
-        num_parameters=_count_parameters(source),
         seconds=time.monotonic() - started,
-        notes=() if isinstance(source, GenerationSource) else source.notes,
+        fp32_layers=filling.fp32_layers,
     )
+
+
+def _check_free(folder: Path, *, is_replacing: bool) -> None:
+    if not is_replacing:
+        check_absent(folder)
+
+
+def _find_task(source: Source) -> Task:
+    match source:
+        case GenerationSource():
+            return Task.GENERATE
+        case EmbeddingSource():
+            return Task.EMBED
+        case PredictionSource():
+            return source.task
 
 
 def _count_parameters(source: Source) -> int:
@@ -115,136 +199,41 @@ def _count_parameters(source: Source) -> int:
     return sum(weight.numel() for weight in {w for m in modules for w in m.parameters()})
 
 
-def _fill(
-    folder: Path,
-    source: Source,
-    name: str,
-    version: str,
-    provenance: Provenance,
-    on_phase: OnPhase,
-) -> Manifest:
-    """Writes graphs and tokenizers, verifies them, and returns the manifest for them."""
+def _fill(source: Source, order: Order) -> Filling:
+    """Writes graphs and tokenizers, and verifies them."""
     match source:
         case GenerationSource():
-            verification = _fill_generation(folder, source, on_phase)
-            config = source.model.config
-            task = Task.GENERATE
-            source_vocabulary_size = config.source_vocabulary_size
-            max_source_length = config.max_source_length
+            return fill_generation(source, order)
         case EmbeddingSource():
-            verification = _fill_embedding(folder, source, on_phase)
-            task = Task.EMBED
-            source_vocabulary_size = source.model.config.vocabulary_size
-            max_source_length = source.max_source_length
+            return fill_embedding(source, order)
         case PredictionSource():
-            verification = _fill_prediction(folder, source, on_phase)
-            task = source.task
-            source_vocabulary_size = source.model.config.vocabulary_size
-            max_source_length = source.max_source_length
-    record = source.record if isinstance(source, PredictionSource) else None
+            return fill_prediction(source, order)
+
+
+def _make_manifest(
+    plan: Plan, filling: Filling, provenance: Provenance, files: dict[str, FileRecord]
+) -> Manifest:
     return Manifest(
         manifest_version=1,
-        name=name,
-        version=version,
-        tasks=(task,),
-        family=source.family,
-        dtype="fp32",
+        name=plan.name,
+        version=plan.version,
+        tasks=(plan.task,),
+        family=plan.family,
+        dtype=plan.dtype,
         source_tokenizer=SOURCE_TOKENIZER_FILE,
-        source_vocabulary_size=source_vocabulary_size,
-        max_source_length=max_source_length,
-        generation=_make_generation(source) if isinstance(source, GenerationSource) else None,
-        embedding=_make_embedding(source) if isinstance(source, EmbeddingSource) else None,
-        classification=record if isinstance(record, ClassificationRecord) else None,
-        token_classification=record if isinstance(record, TokenClassificationRecord) else None,
-        reranking=record if isinstance(record, RerankingRecord) else None,
-        mask_filling=record if isinstance(record, MaskFillingRecord) else None,
-        is_batch_invariant=verification.is_batch_invariant,
-        verification=verification.records,
+        source_vocabulary_size=filling.source_vocabulary_size,
+        max_source_length=filling.max_source_length,
+        generation=filling.generation,
+        embedding=filling.embedding,
+        classification=filling.classification,
+        token_classification=filling.token_classification,
+        reranking=filling.reranking,
+        mask_filling=filling.mask_filling,
+        is_batch_invariant=filling.verification.is_batch_invariant,
+        verification=filling.verification.records,
+        greedy_agreement=filling.verification.greedy_agreement,
         provenance=provenance,
-        files=_measure_files(folder),
-    )
-
-
-def _fill_generation(folder: Path, source: GenerationSource, on_phase: OnPhase) -> Verification:
-    source.source_tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
-    if source.target_tokenizer is not None:
-        source.target_tokenizer.save(str(folder / TARGET_TOKENIZER_FILE))
-    weights = WeightFile(folder)
-    on_phase("exporting the encode graph")
-    encode_path = write_graph(EncodeGraph(source.model), folder, "encode", weights)
-    on_phase("exporting the decode graph")
-    decode_path = write_graph(DecodeGraph(source.model), folder, "decode", weights)
-    on_phase("verifying")
-    return GenerationVerifier(source, encode_path, decode_path).verify()
-
-
-def _fill_embedding(folder: Path, source: EmbeddingSource, on_phase: OnPhase) -> Verification:
-    source.tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
-    on_phase("exporting the embed graph")
-    graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
-    path = write_graph(graph, folder, "embed", WeightFile(folder))
-    on_phase("verifying")
-    return _with_reference(source, EmbeddingVerifier(source, path).verify())
-
-
-def _fill_prediction(folder: Path, source: PredictionSource, on_phase: OnPhase) -> Verification:
-    source.tokenizer.save(str(folder / SOURCE_TOKENIZER_FILE))
-    on_phase("exporting the predict graph")
-    graph = PredictGraph(
-        source.model,
-        source.head,
-        has_token_types=source.record.has_token_types,
-        mask_token=source.mask_token,
-    )
-    path = write_graph(graph, folder, Path(source.record.graph).stem, WeightFile(folder))
-    on_phase("verifying")
-    return _with_reference(source, PredictionVerifier(source, path).verify())
-
-
-def _with_reference(
-    source: EmbeddingSource | PredictionSource, verification: Verification
-) -> Verification:
-    records = (source.reference, *verification.records)
-    return dataclasses.replace(verification, records=records)
-
-
-def _make_generation(source: GenerationSource) -> GenerationRecord:
-    config, generation = source.model.config, source.generation
-    has_own_target = source.target_tokenizer is not None
-    return GenerationRecord(
-        encode_graph="encode.onnx",
-        decode_graph="decode.onnx",
-        target_tokenizer=TARGET_TOKENIZER_FILE if has_own_target else SOURCE_TOKENIZER_FILE,
-        target_vocabulary_size=config.target_vocabulary_size,
-        # Every fed token needs a position, and the last new token is never fed: as many new tokens
-        # as positions, the start token's included.
-        max_target_length=config.max_target_length,
-        num_layers=config.num_decoder_layers,
-        num_heads=config.num_heads,
-        head_size=config.head_size,
-        decoder_start_token_id=generation.decoder_start_token_id,
-        eos_token_id=generation.eos_token_id,
-        pad_token_id=generation.pad_token_id,
-        max_new_tokens=generation.max_new_tokens,
-        num_beams=generation.num_beams,
-        length_penalty=generation.length_penalty,
-        early_stopping=generation.early_stopping,
-        min_new_tokens=generation.min_new_tokens,
-        no_repeat_ngram_size=generation.no_repeat_ngram_size,
-        repetition_penalty=generation.repetition_penalty,
-        forced_bos_token_id=generation.forced_bos_token_id,
-        forced_eos_token_id=generation.forced_eos_token_id,
-        suppressed_tokens=generation.suppressed_tokens,
-        languages=source.languages,
-    )
-
-
-def _make_embedding(source: EmbeddingSource) -> EmbeddingRecord:
-    return EmbeddingRecord(
-        embed_graph="embed.onnx",
-        embedding_size=source.embedding_size,
-        pooling="+".join(source.pooling),
-        normalize=source.is_normalized,
+        files=files,
     )
 
 

@@ -19,7 +19,7 @@ import transformers
 from seqserve_export.checkpoint_config import without_chatter
 from seqserve_export.errors import CheckpointError
 from seqserve_export.onnx_runner import Floats
-from seqserve_export.verification import make_row, to_floats, torch_reference
+from seqserve_export.verification import choose_effort, make_row, to_floats, torch_reference
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ def run_transformers(
             f"transformers cannot load {folder}: {type(error).__name__}: {error}"
         ) from error
     model.eval()
-    with torch_reference():
+    with torch_reference(choose_effort(model)):
         cases = [
             _run(model, source, target) for source, target in zip(sources, targets, strict=True)
         ]

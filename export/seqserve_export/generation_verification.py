@@ -1,13 +1,15 @@
 """Verifies the encode and decode graphs of an encoder-decoder model against torch.
 
-Four questions, in the order in which an answer to one rests on the one before:
+Five questions, in the order in which an answer to one rests on the one before:
 
 1. Do encoder states and projected keys and values agree, in ragged batches?
 2. Do the logits of each step agree with those of torch over the whole target, while rows join and
    leave the batch and caches are written in place?
 3. Are rows bit-identical alone and in a batch of 64? If not, the manifest says so; the tolerance
    holds anyway.
-4. Do greedy and beam search find the same targets?
+4. Do greedy and beam search find the same targets? (In fp32; other formats decide near ties
+   otherwise.)
+5. How far are logits and decisions from those of the original in fp32?
 """
 
 from pathlib import Path
@@ -16,13 +18,16 @@ import numpy as np
 
 from seqserve_export.graphs import EncodeGraph, cache_names
 from seqserve_export.onnx_runner import DecodeRunner, Floats, SourceRunner, make_cache
+from seqserve_export.precision import TOLERANCES, Dtype
+from seqserve_export.quality_verification import compare_quality
 from seqserve_export.search_verification import compare_searches
 from seqserve_export.source import GenerationSource
+from seqserve_export.transformer import Transformer
 from seqserve_export.verification import (
-    NUM_INVARIANCE_ROWS,
     SEED,
     Comparison,
     Verification,
+    choose_effort,
     make_row,
     make_sources,
     to_floats,
@@ -35,10 +40,31 @@ _MAX_RANDOM_LENGTH = 24
 class GenerationVerifier:
     """Holds the model in both forms."""
 
-    def __init__(self, source: GenerationSource, encode_path: Path, decode_path: Path) -> None:
+    def __init__(
+        self,
+        source: GenerationSource,
+        encode_path: Path,
+        decode_path: Path,
+        *,
+        model: Transformer | None = None,
+        dtype: Dtype = "fp32",
+    ) -> None:
+        """Opens the graphs.
+
+        Args:
+            source: The original, in fp32.
+            encode_path: The encode graph.
+            decode_path: The decode graph.
+            model: What was exported, if that is not the original itself.
+            dtype: Its number format.
+        """
         self._source = source
+        self._model = source.model if model is None else model
+        self._dtype = dtype
+        self._tolerance = TOLERANCES[dtype].graph
         self._config = source.model.config
-        self._encode_graph = EncodeGraph(source.model)
+        self._effort = choose_effort(source.model)
+        self._encode_graph = EncodeGraph(self._model)
         self._encode = SourceRunner(encode_path, self._config.source_vocabulary_size - 1)
         self._decode = DecodeRunner(decode_path, self._config.num_decoder_layers)
         self._generator = np.random.default_rng(SEED)
@@ -49,21 +75,32 @@ class GenerationVerifier:
         Raises:
             VerificationError: Names the check, the tensor, the row and the step that differ.
         """
-        with torch_reference():
+        with torch_reference(self._effort):
             comparisons = [
                 self.compare_encoding(),
                 self.compare_steps(),
                 *(invariance := [self.compare_encoding_alone(), self.compare_steps_alone()]),
-                *compare_searches(self._source, self._encode, self._decode, self._generator),
             ]
+            if self._dtype == "fp32":
+                comparisons += compare_searches(
+                    self._source, self._encode, self._decode, self._generator, self._effort
+                )
+            quality = compare_quality(
+                self._source,
+                self._encode,
+                self._decode,
+                TOLERANCES[self._dtype].quality,
+                self._effort,
+            )
         return Verification(
-            records=tuple(comparison.to_record() for comparison in comparisons),
+            records=(*(comparison.to_record() for comparison in comparisons), quality.record),
             is_batch_invariant=all(comparison.is_bit_identical for comparison in invariance),
+            greedy_agreement=quality.greedy_agreement,
         )
 
     def compare_encoding(self) -> Comparison:
         """Question 1."""
-        comparison = Comparison("encode: torch and ONNX, ragged batches")
+        comparison = Comparison("encode: torch and ONNX, ragged batches", self._tolerance)
         # One source as long as the model allows, so that its last position is used, too.
         batches = [self._make_sources(1, self._config.max_source_length)]
         batches += [self._make_sources(size, _MAX_RANDOM_LENGTH) for size in (1, 2, 7, 16)]
@@ -80,19 +117,20 @@ class GenerationVerifier:
 
     def compare_steps(self) -> Comparison:
         """Question 2."""
-        comparison = Comparison("decode: torch over whole targets and ONNX step by step, ragged")
+        check = "decode: torch over whole targets and ONNX step by step, ragged"
+        comparison = Comparison(check, self._tolerance)
         num_rows = 16
         sources = self._make_sources(num_rows, _MAX_RANDOM_LENGTH)
         targets = self._make_targets(num_rows, _MAX_RANDOM_LENGTH)
-        # One row as long as the model allows.
+        # One row as long as the model allows, if that can be afforded.
         sources.append(sources[1])
-        targets.append(self._make_targets(1, self._config.max_target_length)[0])
+        targets.append(self._make_targets(1, self._effort.max_target_length)[0])
         joins = self._generator.integers(0, 8, len(targets)).tolist()
         logits = self._decode_in_batch(sources, targets, joins)
         for row, target in enumerate(targets):
             source_tokens, source_lengths = make_row(sources[row])
             target_tokens, target_lengths = make_row(target)
-            logits_of_all = self._source.model(
+            logits_of_all = self._model(
                 source_tokens, source_lengths, target_tokens, target_lengths
             )
             expected = to_floats(logits_of_all[0])  # [T, V]
@@ -103,8 +141,10 @@ class GenerationVerifier:
 
     def compare_encoding_alone(self) -> Comparison:
         """Question 3, encoding."""
-        comparison = Comparison(f"encode: rows alone and in a batch of {NUM_INVARIANCE_ROWS}")
-        sources = self._make_sources(NUM_INVARIANCE_ROWS, _MAX_RANDOM_LENGTH)
+        comparison = Comparison(
+            f"encode: rows alone and in a batch of {self._effort.num_invariance_rows}"
+        )
+        sources = self._make_sources(self._effort.num_invariance_rows, _MAX_RANDOM_LENGTH)
         together = self._encode.run(sources)
         for row, tokens in enumerate(sources):
             for name, alone in self._encode.run([tokens]).items():
@@ -114,10 +154,12 @@ class GenerationVerifier:
 
     def compare_steps_alone(self) -> Comparison:
         """Question 3, decoding."""
-        comparison = Comparison(f"decode: rows alone and in a batch of {NUM_INVARIANCE_ROWS}")
-        sources = self._make_sources(NUM_INVARIANCE_ROWS, _MAX_RANDOM_LENGTH)
-        targets = self._make_targets(NUM_INVARIANCE_ROWS, 10)
-        joins = self._generator.integers(0, 4, NUM_INVARIANCE_ROWS).tolist()
+        comparison = Comparison(
+            f"decode: rows alone and in a batch of {self._effort.num_invariance_rows}"
+        )
+        sources = self._make_sources(self._effort.num_invariance_rows, _MAX_RANDOM_LENGTH)
+        targets = self._make_targets(self._effort.num_invariance_rows, 10)
+        joins = self._generator.integers(0, 4, self._effort.num_invariance_rows).tolist()
         together = self._decode_in_batch(sources, targets, joins)
         for row, target in enumerate(targets):
             alone = self._decode_in_batch([sources[row]], [target], [0])[0]
@@ -164,7 +206,8 @@ class GenerationVerifier:
         names = cache_names("present", "encoder", self._config.num_decoder_layers)
         source = [encoded[name] for name in names]
         capacity = max(map(len, targets))
-        empty = make_cache(len(sources), self._config.num_heads, capacity, self._config.head_size)
+        shape = (len(sources), self._config.num_heads, capacity, self._config.head_size)
+        empty = make_cache(shape, source[0])
         past = [empty.copy() for _ in source]
         logits: list[list[Floats]] = [[] for _ in targets]
         for step in range(max(joins) + capacity):

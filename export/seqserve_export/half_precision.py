@@ -11,7 +11,6 @@ from torch.nn import functional
 
 from seqserve_export.calibration import Calibration
 from seqserve_export.layers import CrossAttention, SelfAttention
-from seqserve_export.transformer import Transformer
 
 MAX_OUTPUT = 65504 / 8
 """Layers whose outputs on samples are larger stay in fp32."""
@@ -50,7 +49,7 @@ class HalfEmbedding(nn.Module):
         return functional.embedding(tokens, self.weight).float()
 
 
-def to_half(model: Transformer, calibration: Calibration) -> list[str]:
+def to_half(model: nn.Module, calibration: Calibration) -> list[str]:
     """Puts a model into half precision, in place.
 
     Args:

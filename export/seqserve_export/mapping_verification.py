@@ -1,7 +1,13 @@
 """Compares our model, into which a checkpoint was mapped, with what ``transformers`` made of it."""
 
 from seqserve_export.source import GenerationSource
-from seqserve_export.verification import Comparison, make_row, to_floats, torch_reference
+from seqserve_export.verification import (
+    Comparison,
+    choose_effort,
+    make_row,
+    to_floats,
+    torch_reference,
+)
 
 
 def compare_with_transformers(source: GenerationSource) -> Comparison:
@@ -11,7 +17,7 @@ def compare_with_transformers(source: GenerationSource) -> Comparison:
         VerificationError: Names what differs.
     """
     comparison = Comparison("mapping: transformers and our Transformer, states and logits")
-    with torch_reference():
+    with torch_reference(choose_effort(source.model)):
         for index, case in enumerate(source.reference):
             source_tokens, source_lengths = make_row(case.source)
             states = source.model.encode(source_tokens, source_lengths)

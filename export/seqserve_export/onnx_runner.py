@@ -95,7 +95,7 @@ class DecodeRunner:
                 past_names, present_names, caches, strict=True
             ):
                 assert cache.flags.c_contiguous
-                place = ("cpu", 0, np.float32, cache.shape, cache.ctypes.data)
+                place = ("cpu", 0, cache.dtype, cache.shape, cache.ctypes.data)
                 binding.bind_input(past_name, *place)
                 binding.bind_output(present_name, *place)
         binding.bind_output("logits", "cpu")
@@ -104,9 +104,14 @@ class DecodeRunner:
         return logits
 
 
-def make_cache(batch_size: int, num_heads: int, capacity: int, head_size: int) -> Floats:
-    """An empty cache [B, H, P, D]: nothing in it is valid, and reading it would show."""
-    return np.full((batch_size, num_heads, capacity, head_size), np.nan, np.float32)
+def make_cache(shape: tuple[int, int, int, int], like: Floats) -> Floats:
+    """An empty cache [B, H, P, D]: nothing in it is valid, and reading it would show.
+
+    Args:
+        shape: B, H, P and D.
+        like: An output of the encode graph, which has the number format of caches.
+    """
+    return np.full(shape, np.nan, like.dtype)
 
 
 class OnnxTargets:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from seqserve_export.onnx_runner import Floats, SourceRunner
+from seqserve_export.precision import TOLERANCES, Dtype
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.source import PredictionSource
 from seqserve_export.verification import (
@@ -33,8 +34,9 @@ _Source = tuple[list[int], list[int]]
 class PredictionVerifier:
     """Holds the model in both forms."""
 
-    def __init__(self, source: PredictionSource, path: Path) -> None:
+    def __init__(self, source: PredictionSource, path: Path, dtype: Dtype = "fp32") -> None:
         self._source = source
+        self._tolerance = TOLERANCES[dtype].quality
         self._has_token_types = source.record.has_token_types
         self._mask_token = source.mask_token
         self._graph = PredictGraph(source.model, source.head, mask_token=self._mask_token)
@@ -58,7 +60,7 @@ class PredictionVerifier:
 
     def compare_logits(self) -> Comparison:
         """Compares logits of rows alone in torch with the same rows in ragged batches in ONNX."""
-        comparison = Comparison("predict: torch and ONNX, ragged batches")
+        comparison = Comparison("predict: torch and ONNX, ragged batches", self._tolerance)
         source = self._source
         samples = tokenize_samples(source.tokenizer, source.samples, source.max_source_length)
         longest = longest_verified(source.model.config, source.max_source_length)

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor, nn
 
 from seqserve_export.calibration import Calibration
-from seqserve_export.transformer import Transformer
 
 MAX_RELATIVE_ERROR = 0.1
 """Layers whose outputs on samples would be further off stay in fp32."""
@@ -109,7 +108,8 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     return torch.round(weight / scales[:, None]).to(torch.int8), scales
 
 
-def quantize(model: Transformer, calibration: Calibration) -> list[str]:
+@torch.no_grad()
+def quantize(model: nn.Module, calibration: Calibration) -> list[str]:
     """Quantizes a model, in place.
 
     Args:

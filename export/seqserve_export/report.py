@@ -3,27 +3,49 @@
 from rich.console import Console
 from rich.table import Table
 
-from seqserve_export.exporter import Report
+from seqserve_export.exporter import Plan, Report
 
 
 def print_report(report: Report, console: Console) -> None:
     """Prints what was written and how it was verified."""
-    manifest = report.manifest
-    console.print(
-        f"[bold]{manifest.name}[/bold] version {manifest.version}: "
-        f"{', '.join(manifest.tasks)}, family {manifest.family}, {manifest.dtype}, "
-        f"{report.num_parameters:,} parameters"
-    )
+    plan, manifest = report.plan, report.manifest
+    _print_heading(plan, console)
     console.print(_make_file_table(report))
     console.print(_make_check_table(report))
+    console.print(_make_summary(report))
+    if report.fp32_layers:
+        console.print(
+            f"[yellow]note:[/yellow] {len(report.fp32_layers)} layers stay in fp32, since "
+            f"{plan.dtype} would be too far off: {', '.join(report.fp32_layers)}"
+        )
     if not manifest.is_batch_invariant:
         console.print(
             "[yellow]warning:[/yellow] on this machine, the last bits of a result depend on its "
             "batch; results stay within the tolerances above"
         )
-    for note in report.notes:
-        console.print(f"[yellow]note:[/yellow] {note}")
+    _print_notes(plan, console)
     console.print(f"written to {report.folder} in {report.seconds:.1f} s", soft_wrap=True)
+
+
+def print_plan(plan: Plan, console: Console) -> None:
+    """Prints what an export would write."""
+    _print_heading(plan, console)
+    _print_notes(plan, console)
+    console.print(
+        f"would be exported as {plan.dtype} to {plan.folder}; nothing was written", soft_wrap=True
+    )
+
+
+def _print_heading(plan: Plan, console: Console) -> None:
+    console.print(
+        f"[bold]{plan.name}[/bold] version {plan.version}: {plan.task}, family {plan.family}, "
+        f"{plan.num_parameters:,} parameters"
+    )
+
+
+def _print_notes(plan: Plan, console: Console) -> None:
+    for note in plan.notes:
+        console.print(f"[yellow]note:[/yellow] {note}")
 
 
 def _make_file_table(report: Report) -> Table:
@@ -46,3 +68,30 @@ def _make_check_table(report: Report) -> Table:
             f"{record.tolerance:.2g}",
         )
     return table
+
+
+def _make_summary(report: Report) -> Table:
+    plan, manifest = report.plan, report.manifest
+    graphs = [name for name in manifest.files if name.endswith(".onnx")]
+    written_bytes = sum(record.size_bytes for record in manifest.files.values())
+    table = Table("", "", show_header=False)
+    table.columns[1].justify = "right"
+    table.add_row("graphs", ", ".join(graphs))
+    table.add_row("parameters", f"{plan.num_parameters:,}")
+    table.add_row("number format", plan.dtype)
+    table.add_row("checkpoint", f"{plan.source_bytes / 1e6:,.1f} MB")
+    table.add_row("served model", f"{written_bytes / 1e6:,.1f} MB")
+    table.add_row("largest difference", f"{_find_worst(report):.2g} of its tolerance")
+    if manifest.greedy_agreement is not None:
+        table.add_row("greedy agreement", f"{manifest.greedy_agreement:.1%}")
+    table.add_row("seconds", f"{report.seconds:.1f}")
+    return table
+
+
+def _find_worst(report: Report) -> float:
+    """The largest difference, as a share of what it might be."""
+    return max(
+        record.max_abs_difference / record.tolerance
+        for record in report.manifest.verification
+        if record.tolerance
+    )

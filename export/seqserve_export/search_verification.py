@@ -31,6 +31,7 @@ from seqserve_export.reference_search import (
 from seqserve_export.source import GenerationSource
 from seqserve_export.verification import (
     Comparison,
+    Effort,
     make_row,
     make_sources,
 )
@@ -38,8 +39,6 @@ from seqserve_export.verification import (
 NUM_BEAMS = 4
 TIE_TOLERANCE = 1e-5
 """Scores this close make either hypothesis a right answer."""
-_MAX_SEARCH_TOKENS = 40
-_NUM_SOURCES = 12
 
 _Search = Callable[[NextLogits], list[Hypothesis]]
 
@@ -49,6 +48,7 @@ def compare_searches(
     encode: SourceRunner,
     decode: DecodeRunner,
     generator: np.random.Generator,
+    effort: Effort,
 ) -> list[Comparison]:
     """Compares greedy search and beam search, on samples of the checkpoint or on random sources.
 
@@ -56,14 +56,11 @@ def compare_searches(
         VerificationError: Names the search, the source and the hypothesis that differ.
     """
     config, generation = source.model.config, source.generation
-    sources = source.encode_samples()[:_NUM_SOURCES]
-    if not sources:
-        max_length = min(16, config.max_source_length)
-        sources = make_sources(generator, _NUM_SOURCES, config.source_vocabulary_size, max_length)
+    sources = choose_sources(source, generator, effort)
     limits = SearchLimits(
         decoder_start_token_id=generation.decoder_start_token_id,
         eos_token_id=generation.eos_token_id,
-        max_new_tokens=min(_MAX_SEARCH_TOKENS, config.max_target_length),
+        max_new_tokens=min(effort.max_search_tokens, config.max_target_length),
     )
     num_beams = min(NUM_BEAMS, config.target_vocabulary_size // 2)
     penalty = generation.length_penalty
@@ -97,18 +94,33 @@ def compare_searches(
     return comparisons
 
 
+def choose_sources(
+    source: GenerationSource, generator: np.random.Generator, effort: Effort
+) -> list[list[int]]:
+    """Samples of the checkpoint; random sources where it has none."""
+    sources = source.encode_samples()[: effort.num_searches]
+    if sources:
+        return sources
+    config = source.model.config
+    max_length = min(16, config.max_source_length)
+    return make_sources(generator, effort.num_searches, config.source_vocabulary_size, max_length)
+
+
 def torch_targets(source: GenerationSource, tokens: Sequence[int]) -> NextLogits:
-    """The logits that follow targets of one source, from the whole model at each step."""
+    """The logits that follow targets of one source, from the whole decoder at each step."""
     source_tokens, source_lengths = make_row(tokens)
+    model = source.model
+    projected = model.decoder.project_source(model.encode(source_tokens, source_lengths))
 
     def next_logits(targets: list[list[int]]) -> Tensor:
         num_targets = len(targets)
         target_lengths = torch.tensor([len(target) for target in targets], dtype=torch.int32)
-        logits: Tensor = source.model(
-            source_tokens.expand(num_targets, -1),
-            source_lengths.expand(num_targets),
-            torch.tensor(targets),
-            target_lengths,
+        repeated = [
+            (keys.expand(num_targets, -1, -1, -1), values.expand(num_targets, -1, -1, -1))
+            for keys, values in projected
+        ]
+        logits = model.score(
+            repeated, source_lengths.expand(num_targets), torch.tensor(targets), target_lengths
         )
         return logits[:, -1]  # [N, T, V] -> [N, V]
 
@@ -126,8 +138,9 @@ def onnx_targets(
     config = source.model.config
     outputs = encode.run([tokens])
     names = cache_names("present", "encoder", config.num_decoder_layers)
-    empty_cache = make_cache(1, config.num_heads, capacity, config.head_size)
-    return OnnxTargets(decode, [outputs[name] for name in names], empty_cache)
+    projected = [outputs[name] for name in names]
+    empty_cache = make_cache((1, config.num_heads, capacity, config.head_size), projected[0])
+    return OnnxTargets(decode, projected, empty_cache)
 
 
 class TorchJudge:

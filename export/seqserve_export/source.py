@@ -42,6 +42,10 @@ class GenerationSource:
     """Real sources to verify with; may be empty."""
     reference: tuple[ReferenceCase, ...] = ()
     """What ``transformers`` made of the same checkpoint; empty for our own."""
+    checks: tuple[VerificationRecord, ...] = ()
+    """What was verified while the checkpoint was read."""
+    notes: tuple[str, ...] = ()
+    """What whoever serves the model should know about its checkpoint."""
 
     def encode(self, text: str) -> list[int]:
         """Tokens of a source as the server would make them, cut to what the model can read.

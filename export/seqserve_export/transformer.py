@@ -188,6 +188,16 @@ class Transformer(nn.Module):
             Logits of the token that follows each position, [B, T, V].
         """
         source = self.decoder.project_source(self.encode(source_tokens, source_lengths))
+        return self.score(source, source_lengths, target_tokens, target_lengths)
+
+    def score(
+        self,
+        source: Cache,
+        source_lengths: Tensor,
+        target_tokens: Tensor,
+        target_lengths: Tensor,
+    ) -> Tensor:
+        """Scores whole targets of sources that are projected already, see :meth:`forward`."""
         num_targets = target_tokens.shape[1]
         positions = torch.arange(num_targets, device=target_tokens.device)[None]
         # Padding is on the right and attention is causal, so no valid position sees padding; the

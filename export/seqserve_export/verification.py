@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from seqserve.manifest import VerificationRecord
 from seqserve_export.encoder_config import EncoderConfig
@@ -84,17 +84,62 @@ class Verification:
     records: tuple[VerificationRecord, ...]
     is_batch_invariant: bool
     """Rows came out bit-identical alone and in a mixed batch, on this machine."""
+    greedy_agreement: float | None = None
+    """Share of steps at which the best token is that of the original; None for encoders."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Effort:
+    """How much of a verification a model of its size can afford."""
+
+    num_searches: int
+    """Samples that are searched."""
+    max_search_tokens: int
+    max_target_length: int
+    """Length of the longest target that is decoded step by step."""
+    num_invariance_rows: int
+    """Rows that are run alone and in one batch."""
+    num_threads: int
+    """Threads of torch; 0 means as many as it has chosen."""
+
+
+def choose_effort(model: nn.Module) -> Effort:
+    """Chooses by the number of parameters: some minutes for any model."""
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    if num_parameters < 50e6:
+        return Effort(
+            num_searches=12,
+            max_search_tokens=40,
+            max_target_length=10_000,
+            num_invariance_rows=NUM_INVARIANCE_ROWS,
+            num_threads=1,
+        )
+    if num_parameters < 300e6:
+        return Effort(
+            num_searches=6,
+            max_search_tokens=16,
+            max_target_length=100,
+            num_invariance_rows=NUM_INVARIANCE_ROWS,
+            num_threads=0,
+        )
+    return Effort(
+        num_searches=2,
+        max_search_tokens=10,
+        max_target_length=40,
+        num_invariance_rows=16,
+        num_threads=0,
+    )
 
 
 @contextlib.contextmanager
-def torch_reference() -> Iterator[None]:
-    """Runs torch without gradients and on one thread.
+def torch_reference(effort: Effort | None = None) -> Iterator[None]:
+    """Runs torch without gradients, and on one thread unless a large model affords more.
 
     The reference is many small forwards. On busy cores the threads of torch spin while they wait
     for each other, and a forward of a millisecond can take a second.
     """
     num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(1 if effort is None else effort.num_threads or num_threads)
     try:
         with torch.inference_mode():
             yield

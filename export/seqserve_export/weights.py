@@ -58,6 +58,12 @@ def check_weights(folder: Path, *, is_pickle_allowed: bool) -> Path | None:
     return pickles[0]
 
 
+def measure_weights(folder: Path) -> int:
+    """Bytes of the weights of a folder and of its module folders."""
+    patterns = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+    return sum(path.stat().st_size for pattern in patterns for path in folder.rglob(pattern))
+
+
 def read_safetensors(path: Path) -> dict[str, Tensor]:
     """Reads one SafeTensors file.
 

@@ -264,6 +264,8 @@ class Manifest(_Record):
     is_batch_invariant: bool
     """Whether export found results bit-identical alone and in mixed batches on its machine."""
     verification: Annotated[tuple[VerificationRecord, ...], pydantic.Field(strict=False)]
+    greedy_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
+    """Share of greedy decisions that are those of the original in fp32; None for encoders."""
     provenance: Provenance
     files: dict[_FileName, FileRecord]
     """Every file of the folder but the manifest itself."""

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from seqserve.manifest import read_manifest
+from seqserve.manifest import Task, read_manifest
 from seqserve_export import exporter
 from seqserve_export.__main__ import main
 from seqserve_export.model_folder import building, to_name
@@ -51,9 +51,18 @@ def test_dependence_on_the_batch_is_a_warning(tiny_store: Path) -> None:
     manifest = read_manifest(tiny_store / "tiny" / "1")
     for is_batch_invariant in (True, False):
         report = exporter.Report(
-            folder=tiny_store,
+            plan=exporter.Plan(
+                folder=tiny_store,
+                name="tiny",
+                version="1",
+                task=Task.GENERATE,
+                family="transformer",
+                dtype="fp32",
+                num_parameters=1,
+                source_bytes=1,
+                notes=(),
+            ),
             manifest=manifest.model_copy(update={"is_batch_invariant": is_batch_invariant}),
-            num_parameters=1,
             seconds=1.0,
         )
         output = io.StringIO()
@@ -130,7 +139,10 @@ def test_wrong_options_are_one_line(
 
 def test_unknown_folders_are_one_line(tmp_path: Path) -> None:
     """What was found and what is supported is said, for every kind of wrong folder."""
-    _check_error(_run(tmp_path / "absent", tmp_path / "store"), "absent is not a folder")
+    _check_error(
+        _run(tmp_path / "absent", tmp_path / "store"),
+        "absent does not exist, and is no id of the hub",
+    )
     empty = tmp_path / "empty"
     empty.mkdir()
     _check_error(_run(empty, tmp_path / "store"), "neither modules.json nor config.json", "bert")

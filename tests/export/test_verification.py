@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from seqserve_export import exporter
+from seqserve_export import exporter, generation_filling
 from seqserve_export.errors import VerificationError
 from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.onnx_writer import GraphModule
@@ -19,6 +19,7 @@ from seqserve_export.search_verification import TorchJudge, _compare_hypotheses
 from seqserve_export.source import GenerationSource
 from seqserve_export.source_folder import read_source_folder
 from seqserve_export.verification import Comparison
+from seqserve_export.weight_file import WeightFile
 
 
 def _read(checkpoint: Path) -> GenerationSource:
@@ -88,7 +89,7 @@ def test_nothing_is_written_on_failure(
 ) -> None:
     """A failed verification leaves neither a new store nor a change in an existing one."""
 
-    def write_wrong_graph(graph: GraphModule, folder: Path, name: str) -> Path:
+    def write_wrong_graph(graph: GraphModule, folder: Path, name: str, weights: WeightFile) -> Path:
         proto = onnx.load(tiny_store / "tiny" / "1" / f"{name}.onnx")
         for initializer in proto.graph.initializer:
             values = numpy_helper.to_array(initializer)
@@ -98,7 +99,7 @@ def test_nothing_is_written_on_failure(
         onnx.save(proto, folder / f"{name}.onnx")
         return folder / f"{name}.onnx"
 
-    monkeypatch.setattr(exporter, "write_graph", write_wrong_graph)
+    monkeypatch.setattr(generation_filling, "write_graph", write_wrong_graph)
     with pytest.raises(VerificationError):
         exporter.export_model(tiny_checkpoint, tmp_path / "store")
     assert list(tmp_path.iterdir()) == []

@@ -180,7 +180,7 @@ def test_ids_without_an_entry_have_no_text(tmp_path: Path) -> None:
     tokenizer = open_tokenizer(tmp_path, tokens=(*vocabulary(), None))
     ids = tokenizer.encode("a cat")
     assert tokenizer.decode([*ids, len(vocabulary()), 10_000, -1]) == "a cat"
-    assert tokenizer.vocabulary_size == len(vocabulary()) + 1
+    assert tokenizer.vocabulary_size == len(vocabulary())
 
 
 def test_special_tokens_with_other_ids_are_no_pieces(tmp_path: Path) -> None:

@@ -1,0 +1,48 @@
+"""What every kind of model leaves in its folder, for the manifest and the report."""
+
+import dataclasses
+from pathlib import Path
+
+from seqserve.manifest import (
+    ClassificationRecord,
+    EmbeddingRecord,
+    GenerationRecord,
+    MaskFillingRecord,
+    RerankingRecord,
+    TokenClassificationRecord,
+)
+from seqserve_export.phase import OnPhase
+from seqserve_export.precision import Dtype
+from seqserve_export.verification import Verification
+
+SOURCE_TOKENIZER_FILE = "tokenizer.json"
+TARGET_TOKENIZER_FILE = "target_tokenizer.json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Order:
+    """Where and how to fill a folder."""
+
+    folder: Path
+    """Exists and is empty."""
+    dtype: Dtype
+    calibration_texts: tuple[str, ...]
+    """Texts to choose number ranges on; the checkpoint's samples if empty."""
+    on_phase: OnPhase
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Filling:
+    """What was written and found."""
+
+    source_vocabulary_size: int
+    max_source_length: int
+    verification: Verification
+    fp32_layers: tuple[str, ...] = ()
+    """Linear layers that stay in fp32 though another format was asked for."""
+    generation: GenerationRecord | None = None
+    embedding: EmbeddingRecord | None = None
+    classification: ClassificationRecord | None = None
+    token_classification: TokenClassificationRecord | None = None
+    reranking: RerankingRecord | None = None
+    mask_filling: MaskFillingRecord | None = None

@@ -1,0 +1,89 @@
+"""Fills the folder of an encoder-decoder model: two graphs, one file of weights, tokenizers."""
+
+from seqserve.manifest import GenerationRecord
+from seqserve_export.calibration import calibrate
+from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
+from seqserve_export.generation_verification import GenerationVerifier
+from seqserve_export.graphs import DecodeGraph, EncodeGraph
+from seqserve_export.mapping_verification import compare_with_transformers
+from seqserve_export.onnx_writer import write_graph
+from seqserve_export.phase import Phase
+from seqserve_export.precision import copy_in_precision
+from seqserve_export.source import GenerationSource
+from seqserve_export.verification import Verification
+from seqserve_export.weight_file import WeightFile
+
+
+def fill_generation(source: GenerationSource, order: Order) -> Filling:
+    """Writes and verifies everything but the manifest.
+
+    Raises:
+        VerificationError: Something differs that must not.
+    """
+    checks = list(source.checks)
+    if source.reference:
+        order.on_phase(Phase.VERIFY)
+        checks.append(compare_with_transformers(source).to_record())
+    model = source.model
+    fp32_layers: list[str] = []
+    if order.dtype != "fp32":
+        order.on_phase(Phase.QUANTIZE)
+        texts = order.calibration_texts or source.samples
+        sources = [tokens for text in texts if (tokens := source.encode(text))]
+        model, fp32_layers = copy_in_precision(model, order.dtype, calibrate(source, sources))
+    order.on_phase(Phase.EXPORT)
+    _save_tokenizers(source, order)
+    weights = WeightFile(order.folder)
+    encode_path = write_graph(EncodeGraph(model), order.folder, "encode", weights)
+    decode_path = write_graph(DecodeGraph(model), order.folder, "decode", weights)
+    order.on_phase(Phase.VERIFY_GRAPHS)
+    verifier = GenerationVerifier(source, encode_path, decode_path, model=model, dtype=order.dtype)
+    found = verifier.verify()
+    return Filling(
+        source_vocabulary_size=source.model.config.source_vocabulary_size,
+        max_source_length=source.model.config.max_source_length,
+        verification=Verification(
+            records=(*checks, *found.records),
+            is_batch_invariant=found.is_batch_invariant,
+            greedy_agreement=found.greedy_agreement,
+        ),
+        fp32_layers=tuple(fp32_layers),
+        generation=_make_record(source),
+    )
+
+
+def _save_tokenizers(source: GenerationSource, order: Order) -> None:
+    source.source_tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
+    if source.target_tokenizer is not None:
+        source.target_tokenizer.save(str(order.folder / TARGET_TOKENIZER_FILE))
+
+
+def _make_record(source: GenerationSource) -> GenerationRecord:
+    config, generation = source.model.config, source.generation
+    has_own_target = source.target_tokenizer is not None
+    return GenerationRecord(
+        encode_graph="encode.onnx",
+        decode_graph="decode.onnx",
+        target_tokenizer=TARGET_TOKENIZER_FILE if has_own_target else SOURCE_TOKENIZER_FILE,
+        target_vocabulary_size=config.target_vocabulary_size,
+        # Every fed token needs a position, and the last new token is never fed: as many new tokens
+        # as positions, the start token's included.
+        max_target_length=config.max_target_length,
+        num_layers=config.num_decoder_layers,
+        num_heads=config.num_heads,
+        head_size=config.head_size,
+        decoder_start_token_id=generation.decoder_start_token_id,
+        eos_token_id=generation.eos_token_id,
+        pad_token_id=generation.pad_token_id,
+        max_new_tokens=generation.max_new_tokens,
+        num_beams=generation.num_beams,
+        length_penalty=generation.length_penalty,
+        early_stopping=generation.early_stopping,
+        min_new_tokens=generation.min_new_tokens,
+        no_repeat_ngram_size=generation.no_repeat_ngram_size,
+        repetition_penalty=generation.repetition_penalty,
+        forced_bos_token_id=generation.forced_bos_token_id,
+        forced_eos_token_id=generation.forced_eos_token_id,
+        suppressed_tokens=generation.suppressed_tokens,
+        languages=source.languages,
+    )
