@@ -1,6 +1,6 @@
 """Runs one batch through onnxruntime: arrays in, arrays out, and no array leaves.
 
-Two engines, one for each kind of model. Both are used by one worker thread only.
+Three engines, one for each kind of model. Each is used by one worker thread only.
 """
 
 from pathlib import Path
@@ -165,3 +165,52 @@ class EmbeddingEngine:
             vector if finite else EngineError("the model returned a vector that is not finite")
             for vector, finite in zip(vectors, is_finite, strict=True)
         ]
+
+
+class PredictionEngine:
+    """The graph of an encoder with a head: it classifies, reranks or fills masks."""
+
+    first_phase: Phase = "embed"
+
+    def __init__(self, folder: Path, manifest: Manifest, *, num_threads: int) -> None:
+        record = manifest.prediction
+        assert record is not None
+        path = folder / record.graph
+        self._has_token_types = record.has_token_types
+        self._has_token_logits = manifest.token_classification is not None
+        self._mask_token = None
+        if manifest.mask_filling is not None:
+            self._mask_token = manifest.mask_filling.mask_token_id
+        self._session = open_session(path, num_threads=num_threads)
+        inputs = ["input_ids", "source_lengths"]
+        if self._has_token_types:
+            inputs.append("token_type_ids")
+        check_names(self._session, path, inputs, ["logits"])
+
+    def run(self, batch: Batch) -> list[Outcome]:
+        """Predicts for a batch; the logits are as the graph returns them, without padding."""
+        sources = [sequence.source_tokens for sequence in batch.sequences]
+        input_ids, lengths = pad(sources)
+        feeds: dict[str, NDArray[Any]] = {"input_ids": input_ids, "source_lengths": lengths}
+        if self._has_token_types:
+            types = [
+                sequence.token_types or (0,) * sequence.source_length
+                for sequence in batch.sequences
+            ]
+            feeds["token_type_ids"], _ = pad(types)
+        (logits,) = self._session.run(["logits"], feeds)
+        return [
+            rows if np.isfinite(rows).all() else EngineError("the model returned no finite logits")
+            for rows in self._split(logits, sources)
+        ]
+
+    def _split(
+        self, logits: NDArray[np.float32], sources: list[tuple[int, ...]]
+    ) -> list[NDArray[np.float32]]:
+        """The logits of each sequence: [V] of a text, [S, V] of tokens, [N, V] of N masks."""
+        if self._mask_token is not None:
+            counts = [source.count(self._mask_token) for source in sources]
+            return np.split(logits, np.cumsum(counts)[:-1])
+        if self._has_token_logits:
+            return [rows[: len(source)] for rows, source in zip(logits, sources, strict=True)]
+        return list(logits)

@@ -9,7 +9,7 @@ import structlog
 
 from seqserve.admission import Admission
 from seqserve.config import ServerConfig
-from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine
+from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
 from seqserve.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
 from seqserve.metrics import Metrics, ModelMetrics
@@ -62,8 +62,10 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
         engine = GenerationEngine(
             folder, manifest, max_rows=config.max_batch_size, num_threads=num_threads
         )
-    else:
+    elif manifest.embedding is not None:
         engine = EmbeddingEngine(folder, manifest, num_threads=num_threads)
+    else:
+        engine = PredictionEngine(folder, manifest, num_threads=num_threads)
     limits = SchedulerLimits(config.max_batch_size, config.max_batch_tokens)
     name = f"{manifest.name}/{manifest.version}"
     return ServedModel(

@@ -170,10 +170,11 @@ class Generation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class EmbeddingVector:
-    """The answer to a sequence that was embedded."""
+    """The answer to a sequence that was embedded, or that a head has predicted for."""
 
     values: NDArray[np.float32]
-    """[M], as the graph returns it: not normalised."""
+    """As the graph returns it: an embedding [M], not normalised, or the logits of a text [V], of
+    its tokens [S, V] or of its N masks [N, V]."""
     timing: Timing
 
 
@@ -185,6 +186,8 @@ class Sequence:
     """One input on its way: created by a servicer, owned by the worker thread until answered."""
 
     source_tokens: tuple[int, ...]
+    token_types: tuple[int, ...] = ()
+    """Of each source token, where it is that of a pair of texts; empty means type 0."""
     future: Promise
     """Resolved on the event loop, exactly once."""
     search: SearchState | None = None
@@ -258,5 +261,5 @@ class Batch:
 
 
 Outcome = list[Candidate] | NDArray[np.float32] | Exception | None
-"""What the engine returns for one sequence: candidates (decode), a vector [M] (embed), nothing
-(encode), or the fault of this sequence alone."""
+"""What the engine returns for one sequence: candidates (decode), a vector or logits (embed),
+nothing (encode), or the fault of this sequence alone."""

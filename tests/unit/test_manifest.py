@@ -11,10 +11,15 @@ from fakes import make_generation_record
 from seqserve.errors import ModelFolderError
 from seqserve.manifest import (
     MANIFEST_FILE,
+    ClassificationRecord,
     EmbeddingRecord,
     Manifest,
+    MaskFillingRecord,
+    PredictionRecord,
     Provenance,
+    RerankingRecord,
     Task,
+    TokenClassificationRecord,
     VerificationRecord,
     make_file_record,
     read_manifest,
@@ -85,6 +90,58 @@ def test_embedding_manifest_survives_the_round_trip(tmp_path: Path) -> None:
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
     assert manifest.file_names() == ["tokenizer.json", "encode.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("task", "section", "record"),
+    [
+        (
+            Task.CLASSIFY,
+            "classification",
+            ClassificationRecord(
+                graph="encode.onnx", labels=("bad", "good"), problem_type="single_label"
+            ),
+        ),
+        (
+            Task.CLASSIFY_TOKENS,
+            "token_classification",
+            TokenClassificationRecord(graph="encode.onnx", labels=("O", "B-PER")),
+        ),
+        (
+            Task.RERANK,
+            "reranking",
+            RerankingRecord(graph="encode.onnx", has_token_types=True, activation="sigmoid"),
+        ),
+        (
+            Task.FILL_MASK,
+            "mask_filling",
+            MaskFillingRecord(graph="encode.onnx", mask_token="[MASK]", mask_token_id=4),
+        ),
+    ],
+)
+def test_manifest_of_a_head_survives_the_round_trip(
+    task: Task, section: str, record: PredictionRecord, tmp_path: Path
+) -> None:
+    """Each task of a head has a section of its own, and one graph."""
+    changes: dict[str, Any] = {section: record}
+    manifest = make_manifest(tmp_path, tasks=(task,), generation=None, **changes)
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest
+    assert manifest.prediction == record
+    assert manifest.file_names() == ["tokenizer.json", "encode.onnx"]
+    edit(tmp_path, lambda content: content.pop(section))
+    message = f"task {task} and section {section} must come together"
+    assert message in refusal(tmp_path)
+
+
+def test_mask_beyond_the_vocabulary_is_refused(tmp_path: Path) -> None:
+    """The mask token is one that the model embeds."""
+    record = MaskFillingRecord(graph="encode.onnx", mask_token="[MASK]", mask_token_id=31)
+    changes: dict[str, Any] = {"mask_filling": record}
+    manifest = make_manifest(tmp_path, tasks=(Task.FILL_MASK,), generation=None, **changes)
+    write_manifest(manifest, tmp_path)
+    edit(tmp_path, lambda content: content["mask_filling"].update(mask_token_id=32))
+    assert "mask_token_id is not in the source vocabulary" in refusal(tmp_path)
 
 
 def test_file_record_measures_the_file(tmp_path: Path) -> None:

@@ -10,13 +10,37 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import GenerationRecord, Task
+from seqserve.manifest import (
+    ClassificationRecord,
+    GenerationRecord,
+    Manifest,
+    MaskFillingRecord,
+    RerankingRecord,
+    Task,
+    TokenClassificationRecord,
+)
 from seqserve.registry import Registry, ServedModel
 from seqserve.servicers.requests import check_count, check_text
 from seqserve.tokenizer import TokenSpan
 from seqserve.v1 import model_pb2, model_pb2_grpc
 
-_TASKS = {Task.GENERATE: model_pb2.TASK_GENERATE, Task.EMBED: model_pb2.TASK_EMBED}
+_TASKS = {
+    Task.GENERATE: model_pb2.TASK_GENERATE,
+    Task.EMBED: model_pb2.TASK_EMBED,
+    Task.CLASSIFY: model_pb2.TASK_CLASSIFY,
+    Task.CLASSIFY_TOKENS: model_pb2.TASK_CLASSIFY_TOKENS,
+    Task.RERANK: model_pb2.TASK_RERANK,
+    Task.FILL_MASK: model_pb2.TASK_FILL_MASK,
+}
+_PROBLEM_TYPES = {
+    "single_label": model_pb2.PROBLEM_TYPE_SINGLE_LABEL,
+    "multi_label": model_pb2.PROBLEM_TYPE_MULTI_LABEL,
+    "regression": model_pb2.PROBLEM_TYPE_REGRESSION,
+}
+_ACTIVATIONS = {
+    "sigmoid": model_pb2.RERANKING_ACTIVATION_SIGMOID,
+    "identity": model_pb2.RERANKING_ACTIVATION_IDENTITY,
+}
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -105,6 +129,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                     normalize=manifest.embedding.normalize,
                 )
             )
+        _describe_head(manifest, message)
         return message
 
 
@@ -132,6 +157,22 @@ def _describe_generation(
         message.default_source_language = record.languages.default_source or ""
         message.default_target_language = record.languages.default_target or ""
     return message
+
+
+def _describe_head(manifest: Manifest, message: model_pb2.Model) -> None:
+    """Fills in what the head of a model returns, if it has one."""
+    match manifest.prediction:
+        case ClassificationRecord() as record:
+            message.classification.labels.extend(record.labels)
+            message.classification.problem_type = _PROBLEM_TYPES[record.problem_type]
+            message.classification.has_token_types = record.has_token_types
+        case TokenClassificationRecord() as record:
+            message.token_classification.labels.extend(record.labels)
+        case RerankingRecord() as record:
+            message.reranking.activation = _ACTIVATIONS[record.activation]
+        case MaskFillingRecord() as record:
+            message.mask_filling.mask_token = record.mask_token
+            message.mask_filling.mask_token_id = record.mask_token_id
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

@@ -31,6 +31,14 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     """GenerationService.Generate and GenerateStream."""
     TASK_EMBED: _Task.ValueType  # 2
     """EncodingService.Embed."""
+    TASK_CLASSIFY: _Task.ValueType  # 3
+    """Labels of texts, or of pairs of texts."""
+    TASK_CLASSIFY_TOKENS: _Task.ValueType  # 4
+    """Labels of the tokens of texts."""
+    TASK_RERANK: _Task.ValueType  # 5
+    """Scores of texts for a query."""
+    TASK_FILL_MASK: _Task.ValueType  # 6
+    """Tokens in place of masks."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model can do."""
@@ -41,7 +49,67 @@ TASK_GENERATE: Task.ValueType  # 1
 """GenerationService.Generate and GenerateStream."""
 TASK_EMBED: Task.ValueType  # 2
 """EncodingService.Embed."""
+TASK_CLASSIFY: Task.ValueType  # 3
+"""Labels of texts, or of pairs of texts."""
+TASK_CLASSIFY_TOKENS: Task.ValueType  # 4
+"""Labels of the tokens of texts."""
+TASK_RERANK: Task.ValueType  # 5
+"""Scores of texts for a query."""
+TASK_FILL_MASK: Task.ValueType  # 6
+"""Tokens in place of masks."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
+
+class _ProblemType:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ProblemTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ProblemType.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PROBLEM_TYPE_UNSPECIFIED: _ProblemType.ValueType  # 0
+    """Never sent."""
+    PROBLEM_TYPE_SINGLE_LABEL: _ProblemType.ValueType  # 1
+    """One of the labels holds: scores are a softmax over all."""
+    PROBLEM_TYPE_MULTI_LABEL: _ProblemType.ValueType  # 2
+    """Each label holds or not: scores are a sigmoid of each."""
+    PROBLEM_TYPE_REGRESSION: _ProblemType.ValueType  # 3
+    """Logits are values, and the labels name them."""
+
+class ProblemType(_ProblemType, metaclass=_ProblemTypeEnumTypeWrapper):
+    """What the logits of a text classifier mean."""
+
+PROBLEM_TYPE_UNSPECIFIED: ProblemType.ValueType  # 0
+"""Never sent."""
+PROBLEM_TYPE_SINGLE_LABEL: ProblemType.ValueType  # 1
+"""One of the labels holds: scores are a softmax over all."""
+PROBLEM_TYPE_MULTI_LABEL: ProblemType.ValueType  # 2
+"""Each label holds or not: scores are a sigmoid of each."""
+PROBLEM_TYPE_REGRESSION: ProblemType.ValueType  # 3
+"""Logits are values, and the labels name them."""
+Global___ProblemType: _TypeAlias = ProblemType  # noqa: Y015
+
+class _RerankingActivation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _RerankingActivationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RerankingActivation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RERANKING_ACTIVATION_UNSPECIFIED: _RerankingActivation.ValueType  # 0
+    """Never sent."""
+    RERANKING_ACTIVATION_SIGMOID: _RerankingActivation.ValueType  # 1
+    """Scores lie between 0 and 1."""
+    RERANKING_ACTIVATION_IDENTITY: _RerankingActivation.ValueType  # 2
+    """Scores are the logits."""
+
+class RerankingActivation(_RerankingActivation, metaclass=_RerankingActivationEnumTypeWrapper):
+    """What makes a score of the logit of a cross-encoder."""
+
+RERANKING_ACTIVATION_UNSPECIFIED: RerankingActivation.ValueType  # 0
+"""Never sent."""
+RERANKING_ACTIVATION_SIGMOID: RerankingActivation.ValueType  # 1
+"""Scores lie between 0 and 1."""
+RERANKING_ACTIVATION_IDENTITY: RerankingActivation.ValueType  # 2
+"""Scores are the logits."""
+Global___RerankingActivation: _TypeAlias = RerankingActivation  # noqa: Y015
 
 @_typing.final
 class ModelReference(_message.Message):
@@ -180,7 +248,9 @@ class EmbeddingSettings(_message.Message):
     embedding_size: _builtins.int
     """Numbers in an embedding."""
     pooling: _builtins.str
-    """How token states become one vector: "mean", "cls", ..."""
+    """How token states become one vector: "mean", "cls", "max", "mean_sqrt_len_tokens",
+    "weightedmean" or "lasttoken"; several, joined by "+", give vectors one after another.
+    """
     normalize: _builtins.bool
     """Whether embeddings have length 1 when a request does not say."""
     def __init__(
@@ -199,6 +269,110 @@ class EmbeddingSettings(_message.Message):
 Global___EmbeddingSettings: _TypeAlias = EmbeddingSettings  # noqa: Y015
 
 @_typing.final
+class ClassificationSettings(_message.Message):
+    """What a text classifier returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    PROBLEM_TYPE_FIELD_NUMBER: _builtins.int
+    HAS_TOKEN_TYPES_FIELD_NUMBER: _builtins.int
+    problem_type: Global___ProblemType.ValueType
+    """What the logits mean."""
+    has_token_types: _builtins.bool
+    """Whether the model was made to tell the texts of a pair apart."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels, in the order of the logits."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+        problem_type: Global___ProblemType.ValueType = ...,
+        has_token_types: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["has_token_types", b"has_token_types", "labels", b"labels", "problem_type", b"problem_type"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassificationSettings: _TypeAlias = ClassificationSettings  # noqa: Y015
+
+@_typing.final
+class TokenClassificationSettings(_message.Message):
+    """What a token classifier returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels, in the order of the logits."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenClassificationSettings: _TypeAlias = TokenClassificationSettings  # noqa: Y015
+
+@_typing.final
+class RerankingSettings(_message.Message):
+    """What a cross-encoder returns."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    activation: Global___RerankingActivation.ValueType
+    """What makes a score of a logit when a request does not say."""
+    def __init__(
+        self,
+        *,
+        activation: Global___RerankingActivation.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["activation", b"activation"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankingSettings: _TypeAlias = RerankingSettings  # noqa: Y015
+
+@_typing.final
+class MaskFillingSettings(_message.Message):
+    """How the masks of a masked language model are written."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASK_TOKEN_FIELD_NUMBER: _builtins.int
+    MASK_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    mask_token: _builtins.str
+    """The mask, as it stands in texts: "[MASK]", say."""
+    mask_token_id: _builtins.int
+    """Its id in the source vocabulary."""
+    def __init__(
+        self,
+        *,
+        mask_token: _builtins.str = ...,
+        mask_token_id: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mask_token", b"mask_token", "mask_token_id", b"mask_token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaskFillingSettings: _TypeAlias = MaskFillingSettings  # noqa: Y015
+
+@_typing.final
 class Model(_message.Message):
     """A served model."""
 
@@ -215,6 +389,10 @@ class Model(_message.Message):
     EMBEDDING_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
     MAX_INPUTS_PER_REQUEST_FIELD_NUMBER: _builtins.int
+    CLASSIFICATION_FIELD_NUMBER: _builtins.int
+    TOKEN_CLASSIFICATION_FIELD_NUMBER: _builtins.int
+    RERANKING_FIELD_NUMBER: _builtins.int
+    MASK_FILLING_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as in requests."""
     version: _builtins.str
@@ -243,6 +421,22 @@ class Model(_message.Message):
     def embedding(self) -> Global___EmbeddingSettings:
         """Set for models that embed."""
 
+    @_builtins.property
+    def classification(self) -> Global___ClassificationSettings:
+        """Set for models that classify texts."""
+
+    @_builtins.property
+    def token_classification(self) -> Global___TokenClassificationSettings:
+        """Set for models that classify tokens."""
+
+    @_builtins.property
+    def reranking(self) -> Global___RerankingSettings:
+        """Set for models that rerank."""
+
+    @_builtins.property
+    def mask_filling(self) -> Global___MaskFillingSettings:
+        """Set for models that fill masks."""
+
     def __init__(
         self,
         *,
@@ -257,10 +451,14 @@ class Model(_message.Message):
         embedding: Global___EmbeddingSettings | None = ...,
         source: _builtins.str = ...,
         max_inputs_per_request: _builtins.int = ...,
+        classification: Global___ClassificationSettings | None = ...,
+        token_classification: Global___TokenClassificationSettings | None = ...,
+        reranking: Global___RerankingSettings | None = ...,
+        mask_filling: Global___MaskFillingSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["embedding", b"embedding", "generation", b"generation"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "embedding", b"embedding", "generation", b"generation", "mask_filling", b"mask_filling", "reranking", b"reranking", "token_classification", b"token_classification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
