@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from seqserve_export.disentangled import DisentangledLayer, DistanceEmbedding, EmbeddingConvolution
-from seqserve_export.encoder_config import EncoderConfig
+from seqserve_export.encoder_config import AttentionScope, EncoderConfig
 from seqserve_export.layers import EncoderLayer, make_norm
 from seqserve_export.positions import RelativePositionBias, RotaryPositions, window_bias
 
@@ -92,9 +92,10 @@ class EncoderStack(nn.Module):
                 is_bidirectional=True,
             )
         self.rotary = nn.ModuleDict()
-        for base in {scope.rotary_base for scope in config.scopes if scope.rotary_base}:
-            positions = RotaryPositions(base, config.head_size, config.max_length)
-            self.rotary[_to_key(base)] = positions
+        for scope in config.scopes:
+            if scope.rotary_base is not None and _to_key(scope.rotary_base) not in self.rotary:
+                positions = RotaryPositions(scope.rotary_base, config.head_size, config.max_length)
+                self.rotary[_to_key(scope.rotary_base)] = positions
         self.distances: DistanceEmbedding | None = None
         if config.disentangled is not None:
             self.distances = DistanceEmbedding(config, config.disentangled)
@@ -107,12 +108,11 @@ class EncoderStack(nn.Module):
         """Maps embedded sources [B, S, M] with their lengths [B] to encoder states [B, S, M]."""
         embedded = states
         shared = self._shared_bias(states)
+        scoped = {scope: self._scope(scope, states) for scope in dict.fromkeys(self.scopes)}
         for depth, index in enumerate(self.order):
             layer = self.layers[index]
-            if self.distances is not None:
-                states = layer(states, lengths, shared)
-            elif self.scopes:
-                states = layer(states, lengths, *self._scope(index, states))
+            if self.scopes:
+                states = layer(states, lengths, *scoped[self.scopes[index]])
             else:
                 states = layer(states, lengths, shared)
             if depth == 0 and self.convolution is not None:
@@ -132,10 +132,9 @@ class EncoderStack(nn.Module):
         return None
 
     def _scope(
-        self, index: int, states: Tensor
+        self, scope: AttentionScope, states: Tensor
     ) -> tuple[Tensor | None, tuple[Tensor, Tensor] | None]:
-        """Bias and rotary angles of a layer."""
-        scope = self.scopes[index]
+        """Bias and rotary angles of the layers of a scope."""
         bias = rotary = None
         if scope.max_distance is not None:
             bias = window_bias(states.shape[1], scope.max_distance, states.device)

