@@ -18,6 +18,7 @@ from seqserve_export.__main__ import main
 from seqserve_export.model_folder import building, to_name
 from seqserve_export.report import print_report
 from tiny_checkpoint import make_tiny_checkpoint
+from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 
 
 def _run(*arguments: object) -> Result:
@@ -44,6 +45,28 @@ def test_export_writes_and_reports(tiny_checkpoint: Path, tmp_path: Path) -> Non
     assert (manifest.name, manifest.version) == ("spoken", "3")
     for part in ("decode.onnx", "47,712 parameters", "fp32", "tolerance", "beam search", " s\n"):
         assert part in result.output
+
+
+def test_choice_for_want_of_a_statement_is_noted(tmp_path: Path) -> None:
+    """A bare encoder is pooled by the mean, and the report says so; --pooling says otherwise."""
+    folder = make_tiny_encoder_folder(tmp_path / "bare", find_variant("bert"), Task.EMBED)
+    result = _run(folder, tmp_path / "store")
+    assert result.exit_code == 0, result.output
+    assert "note: the folder does not say how token states become one" in result.output
+    result = _run(folder, tmp_path / "store", "--pooling", "cls", "--version", "2")
+    assert result.exit_code == 0, result.output
+    assert "note:" not in result.output
+    embedding = read_manifest(tmp_path / "store" / "bare" / "2").embedding
+    assert embedding is not None
+    assert embedding.pooling == "cls"
+
+
+def test_pooling_is_refused_where_it_would_have_no_effect(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """An encoder-decoder pools nothing."""
+    result = _run(tiny_checkpoint, tmp_path / "store", "--pooling", "cls")
+    _check_error(result, "pooling 'cls' cannot be chosen for", "a bare encoder")
 
 
 def test_dependence_on_the_batch_is_a_warning(tiny_store: Path) -> None:

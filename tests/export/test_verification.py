@@ -120,6 +120,18 @@ def test_nan_is_a_difference() -> None:
         comparison.add(np.zeros(2, np.float32), np.array([0, np.nan], np.float32), "here")
 
 
+def test_differences_of_large_values_are_relative_on_request() -> None:
+    """Of values around 100 a relative comparison allows a hundred times as much, of small none."""
+    large, small = np.array([100, 0], np.float32), np.array([0.5, 0], np.float32)
+    comparison = Comparison("check", 1e-3)
+    comparison.add(large, large + np.float32(0.05), "here")
+    assert comparison.to_record().max_abs_difference == pytest.approx(5e-4, rel=1e-2)
+    with pytest.raises(VerificationError, match="check: there differs by"):
+        comparison.add(small, small + np.float32(0.05), "there")
+    with pytest.raises(VerificationError, match="check: there differs by nan"):
+        comparison.add(small, small * np.float32(np.nan), "there")
+
+
 def test_last_bits_are_noticed() -> None:
     """A difference within the tolerance passes, but is not bit-identical."""
     comparison = Comparison("check", 1e-3)
