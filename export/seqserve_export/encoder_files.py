@@ -1,4 +1,7 @@
-"""What all folders with an encoder say about sources: their longest length, and the mask token."""
+"""What folders with an encoder say about sources: their longest length, prompts, the mask token.
+
+What would change a source or a result and is not supported is refused, never left out.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,18 @@ from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json_object
 
+SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
 SENTENCE_CONFIG_FILE = "sentence_bert_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+_UNSUPPORTED_SETTINGS = (
+    # The library lowers the case; a tokenizer.json that does it itself is fine.
+    "do_lower_case",
+    "processing_kwargs",
+    # Of multi-vector models.
+    "query_length",
+    "document_length",
+    "query_expansion",
+)
 _TOKEN_FILES = (TOKENIZER_CONFIG_FILE, "special_tokens_map.json")
 
 
@@ -18,16 +31,14 @@ def read_max_source_length(folder: Path, config: EncoderConfig) -> int:
     """How long a source may be, in tokens: as the folder says, else as long as its parts allow.
 
     Raises:
-        UnsupportedError: Texts would have to be changed to lower case first.
+        UnsupportedError: Texts would have to be changed first.
         CheckpointError: The folder says something that is no length.
     """
     path = folder / SENTENCE_CONFIG_FILE
     settings = _read_optional(path)
-    if settings.get("do_lower_case"):
-        raise UnsupportedError(
-            f'"do_lower_case": true ({path}) is not supported; a tokenizer.json that lowers the '
-            "case itself is"
-        )
+    for field in _UNSUPPORTED_SETTINGS:
+        if settings.get(field):
+            raise UnsupportedError(f'"{field}" {settings[field]!r} ({path}) is not supported')
     limit = settings.get("max_seq_length")
     if limit is None:
         # Where there is no limit, the library writes a number beyond all lengths.
@@ -36,6 +47,31 @@ def read_max_source_length(folder: Path, config: EncoderConfig) -> int:
     if not isinstance(limit, int):
         raise CheckpointError(f"{folder} does not say how long a source may be: {limit!r}")
     return limit
+
+
+def check_sentence_settings(folder: Path) -> dict[str, Any]:
+    """Checks what ``sentence-transformers`` would do to all texts and embeddings of a model.
+
+    Returns:
+        All its settings; empty where there are none.
+
+    Raises:
+        UnsupportedError: It puts a prompt before texts, or cuts embeddings.
+        CheckpointError: The file is malformed.
+    """
+    path = folder / SENTENCE_TRANSFORMERS_FILE
+    settings = _read_optional(path)
+    name = settings.get("default_prompt_name")
+    if name is not None and (settings.get("prompts") or {}).get(name):
+        raise UnsupportedError(
+            f"{path} puts the prompt {name!r} before every text, which is not supported"
+        )
+    if settings.get("truncate_dim") is not None:
+        raise UnsupportedError(
+            f"{path} cuts embeddings to {settings['truncate_dim']!r} numbers (truncate_dim), which "
+            "is not supported"
+        )
+    return settings
 
 
 def read_mask_token(folder: Path, tokenizer: Tokenizer, default: str) -> tuple[str, int]:

@@ -30,11 +30,14 @@ from seqserve.manifest import (
 )
 from seqserve_export.checkpoint_config import CONFIG_FILE, find_task, read_config
 from seqserve_export.encoder_config import EncoderConfig
-from seqserve_export.encoder_files import read_mask_token, read_max_source_length
+from seqserve_export.encoder_files import (
+    check_sentence_settings,
+    read_mask_token,
+    read_max_source_length,
+)
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
-from seqserve_export.json_file import read_json_object
 from seqserve_export.pooling import PoolingMode
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.samples import SAMPLES
@@ -52,7 +55,6 @@ from seqserve_export.transformers_reference import (
 )
 from seqserve_export.weights import check_weights, read_weights
 
-SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
 GRAPH_FILE = "predict.onnx"
 
 _PROBLEM_TYPES: dict[str | None, Literal["single_label", "multi_label", "regression"]] = {
@@ -153,6 +155,7 @@ def read_encoder_folder(
         CheckpointError: A file is absent or malformed, or the files do not fit each other.
         VerificationError: Our model is not the one of ``transformers``.
     """
+    check_sentence_settings(folder)
     encoder = EncoderFolder(folder, is_pickle_allowed=is_pickle_allowed)
     task = find_task(encoder.config)
     if task == Task.EMBED:
@@ -227,8 +230,7 @@ def _read_activation(encoder: EncoderFolder) -> Literal["sigmoid", "identity"]:
 
     Source: ``CrossEncoder.get_default_activation_fn`` of ``sentence-transformers``.
     """
-    path = encoder.folder / SENTENCE_TRANSFORMERS_FILE
-    saved = read_json_object(path) if path.is_file() else {}
+    saved = check_sentence_settings(encoder.folder)
     older = getattr(encoder.config, "sentence_transformers", None) or {}
     oldest = getattr(encoder.config, "sbert_ce_default_activation_function", None)
     name = saved.get("activation_fn") or older.get("activation_fn") or oldest

@@ -20,4 +20,4 @@ class UnsupportedError(ExportError):
 
 
 class VerificationError(ExportError):
-    """Torch and ONNX disagree; nothing was written."""
+    """Two forms of the model disagree, torch and ONNX, say; nothing was written."""

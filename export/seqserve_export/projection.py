@@ -6,7 +6,6 @@ Source: ``Dense`` and ``LayerNorm`` of ``sentence-transformers``.
 """
 
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -63,7 +62,7 @@ def read_dense(folder: Path, size: int, *, is_pickle_allowed: bool) -> Projectio
     """
     path = folder / "config.json"
     config = read_json_object(path)
-    _check_plain(config, path)
+    check_plain("Dense", path)
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh"))
     kind = name.rsplit(".", 1)[-1]
     if not name.startswith("torch.nn.") or kind not in _ACTIVATIONS:
@@ -99,7 +98,17 @@ def read_layer_norm(folder: Path, size: int, *, is_pickle_allowed: bool) -> Proj
     return norm
 
 
-def _check_plain(config: dict[str, Any], path: Path) -> None:
+def check_plain(kind: str, path: Path) -> None:
+    """Checks that a module takes the embedding, gives the embedding, and does nothing besides.
+
+    Args:
+        kind: Of the module, to begin the message with.
+        path: Its configuration; not all modules have one.
+
+    Raises:
+        UnsupportedError: It does something else.
+    """
+    config = read_json_object(path) if path.is_file() else {}
     plain = {
         "module_input_name": "sentence_embedding",
         "module_output_name": "sentence_embedding",
@@ -109,6 +118,6 @@ def _check_plain(config: dict[str, Any], path: Path) -> None:
         value = config.get(field)
         if value not in (None, supported):
             raise UnsupportedError(
-                f'module Dense with "{field}" {value!r} ({path}) is not supported; supported is '
+                f'module {kind} with "{field}" {value!r} ({path}) is not supported; supported is '
                 f"{supported!r}"
             )

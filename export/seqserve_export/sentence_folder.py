@@ -10,7 +10,7 @@ file                                   what is read from it
 ``tokenizer_config.json``              the longest source, where the file above is silent
 ``1_Pooling/config.json``              the pooling, as modes or as flags of older versions
 ``2_Dense/``, ``2_LayerNorm/``         projections of the embedding
-``config_sentence_transformers.json``  whether a prompt is put before every text
+``config_sentence_transformers.json``  whether every text gets a prompt, and embeddings are cut
 =====================================  =====================================================
 
 What would change the embeddings and is not supported is refused, never left out.
@@ -21,11 +21,12 @@ from typing import Any
 
 from torch import nn
 
-from seqserve_export.encoder_folder import SENTENCE_TRANSFORMERS_FILE, EncoderFolder
+from seqserve_export.encoder_files import check_sentence_settings
+from seqserve_export.encoder_folder import EncoderFolder
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json, read_json_object
 from seqserve_export.pooling import POOLING_MODES, PoolingMode
-from seqserve_export.projection import read_dense, read_layer_norm
+from seqserve_export.projection import check_plain, read_dense, read_layer_norm
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import EmbeddingSource
 
@@ -55,7 +56,9 @@ def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingS
     modules = read_modules(folder)
     kinds = [kind for kind, _ in modules]
     _check_kinds(kinds)
-    _check_prompt(folder / SENTENCE_TRANSFORMERS_FILE)
+    check_sentence_settings(folder)
+    if kinds[-1] == "Normalize":
+        check_plain("Normalize", modules[-1][1] / "config.json")
     modes = _read_pooling(modules[1][1] / "config.json")
     encoder = EncoderFolder(modules[0][1], is_pickle_allowed=is_pickle_allowed)
     size = len(modes) * encoder.encoder_config.model_size
@@ -149,14 +152,3 @@ def _read_pooling(path: Path) -> tuple[PoolingMode, ...]:
             f"supported; supported are {', '.join(POOLING_MODES)}"
         )
     return tuple(found)
-
-
-def _check_prompt(path: Path) -> None:
-    if not path.is_file():
-        return
-    config = read_json_object(path)
-    name = config.get("default_prompt_name")
-    if name is not None and (config.get("prompts") or {}).get(name):
-        raise UnsupportedError(
-            f"{path} puts the prompt {name!r} before every text, which is not supported"
-        )

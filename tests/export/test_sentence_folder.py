@@ -244,7 +244,14 @@ def test_unsupported_projections_are_refused(
             {"default_prompt_name": "query", "prompts": {"query": "query: "}},
             "puts the prompt 'query' before every text",
         ),
-        ("sentence_bert_config.json", {"do_lower_case": True}, "do_lower_case"),
+        ("config_sentence_transformers.json", {"truncate_dim": 8}, "cuts embeddings to 8 numbers"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, '"do_lower_case" True'),
+        ("sentence_bert_config.json", {"query_length": 32}, '"query_length" 32 .* not supported'),
+        (
+            "2_Normalize/config.json",
+            {"module_input_name": "token_embeddings"},
+            "module Normalize with \"module_input_name\" 'token_embeddings'",
+        ),
         ("config.json", {"model_type": "gpt2"}, "'gpt2'; supported are: albert, bert, "),
         (
             "config.json",
@@ -257,6 +264,7 @@ def test_unsupported_folders_are_refused(
     folder: Path, name: str, content: Any, message: str
 ) -> None:
     """What would change the embeddings and is not supported is named."""
+    (folder / name).parent.mkdir(exist_ok=True)
     write_json(folder / name, content)
     with pytest.raises(UnsupportedError, match=message):
         read_sentence_folder(folder, is_pickle_allowed=False)
