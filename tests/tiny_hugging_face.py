@@ -104,13 +104,17 @@ FAMILIES: dict[str, TinyFamily] = {
 }
 
 
-def make_hugging_face_folder(family: str, folder: Path, seed: int = 0, **settings: Any) -> Path:
+def make_hugging_face_folder(
+    family: str, folder: Path, seed: int = 0, *, is_filled: bool = True, **settings: Any
+) -> Path:
     """Writes tokenizer, configuration and weights of one of :data:`FAMILIES`.
 
     Args:
         family: Its name.
         folder: Where to write; made.
         seed: Of the weights.
+        is_filled: Whether weights are large enough for outputs to depend on inputs, or as
+            ``transformers`` begins with.
         settings: Of the configuration, over those of the family.
 
     Returns:
@@ -119,9 +123,11 @@ def make_hugging_face_folder(family: str, folder: Path, seed: int = 0, **setting
     tiny = FAMILIES[family]
     make_tokenizer_folder(tiny.tokenizer, folder)
     tokenizer_config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    torch.manual_seed(seed)
     model = _make_model(tiny, folder, tokenizer_config, settings)
-    # T5 does not scale attention scores: large weights would make it chaotic.
-    fill_weights(model, seed, 0.15 if "T5" in tiny.model else 0.3)
+    if is_filled:
+        # T5 does not scale attention scores: large weights would make it chaotic.
+        fill_weights(model, seed, 0.15 if "T5" in tiny.model else 0.3)
     for name, value in tiny.defaults.items():
         setattr(model.generation_config, name, value)
     model.save_pretrained(folder)

@@ -12,6 +12,7 @@ from seqserve_export.onnx_writer import write_graph
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.prediction_verification import PredictionVerifier
 from seqserve_export.source import PredictionSource
+from seqserve_export.weight_file import WeightFile
 from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 
 
@@ -27,7 +28,8 @@ def graph(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Its graph."""
     source = _read(folder)
     module = PredictGraph(source.model, source.head, mask_token=source.mask_token)
-    return write_graph(module, tmp_path_factory.mktemp("graph"), "predict")
+    out = tmp_path_factory.mktemp("graph")
+    return write_graph(module, out, "predict", WeightFile(out))
 
 
 def _read(folder: Path) -> PredictionSource:
