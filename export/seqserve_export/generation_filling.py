@@ -1,5 +1,7 @@
 """Fills the folder of an encoder-decoder model: two graphs, one file of weights, tokenizers."""
 
+import numpy as np
+
 from seqserve.manifest import GenerationRecord
 from seqserve_export.calibration import calibrate
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
@@ -9,9 +11,13 @@ from seqserve_export.mapping_verification import compare_with_transformers
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
 from seqserve_export.precision import copy_in_precision
+from seqserve_export.search_verification import choose_sources
 from seqserve_export.source import GenerationSource
-from seqserve_export.verification import Verification
+from seqserve_export.verification import SEED, Verification
 from seqserve_export.weight_file import WeightFile
+
+_MAX_CALIBRATION_SOURCES = 64
+"""Samples to calibrate on, where no texts are given."""
 
 
 def fill_generation(source: GenerationSource, order: Order) -> Filling:
@@ -28,8 +34,10 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     fp32_layers: list[str] = []
     if order.dtype != "fp32":
         order.on_phase(Phase.QUANTIZE)
-        texts = order.calibration_texts or source.samples
-        sources = [tokens for text in texts if (tokens := source.encode(text))]
+        sources = [tokens for text in order.calibration_texts if (tokens := source.encode(text))]
+        sources = sources or choose_sources(
+            source, np.random.default_rng(SEED), _MAX_CALIBRATION_SOURCES
+        )
         model, fp32_layers = copy_in_precision(model, order.dtype, calibrate(source, sources))
     order.on_phase(Phase.EXPORT)
     _save_tokenizers(source, order)

@@ -25,7 +25,7 @@ def find_source(source: str, revision: str | None, *, is_pickle_allowed: bool) -
         CheckpointError: There is no such folder, and no such id that can be had.
     """
     folder = Path(source)
-    if folder.exists():
+    if source and folder.exists():
         if revision is not None:
             raise CheckpointError(f"--revision is for hub ids, but {source} is a folder")
         return folder

@@ -1,11 +1,14 @@
 """Writes a served model: the folder ``<store>/<name>/<version>/`` with its manifest.
 
 The folder appears whole or not at all. It is built beside its place, under a name no server reads,
-and renamed when everything in it was verified.
+and renamed when everything in it was verified. What a killed export leaves there is removed by the
+next one of the same model.
 """
 
 import contextlib
+import fcntl
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +16,8 @@ from pathlib import Path
 from seqserve_export.errors import ExportError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_PREFIX = ".export-"
+_LOCK_FILE = "lock"
 _VERSION = re.compile(r"[1-9][0-9]{0,8}")
 
 
@@ -71,7 +76,12 @@ def building(folder: Path, *, is_replacing: bool) -> Iterator[Path]:
     model_folder = folder.parent
     made = _make_folders(model_folder)
     try:
-        with tempfile.TemporaryDirectory(prefix=".export-", dir=model_folder) as name:
+        _remove_abandoned(model_folder)
+        with (
+            tempfile.TemporaryDirectory(prefix=_PREFIX, dir=model_folder) as name,
+            (Path(name) / _LOCK_FILE).open("w") as lock,
+        ):
+            fcntl.flock(lock, fcntl.LOCK_EX)
             new = Path(name) / "new"
             new.mkdir()
             yield new
@@ -82,6 +92,21 @@ def building(folder: Path, *, is_replacing: bool) -> Iterator[Path]:
         for parent in made:
             if not any(parent.iterdir()):
                 parent.rmdir()
+
+
+def _remove_abandoned(model_folder: Path) -> None:
+    """Removes what exports left that were killed: nobody holds the lock on it any more."""
+    for leftover in model_folder.glob(f"{_PREFIX}*"):
+        try:
+            lock = (leftover / _LOCK_FILE).open()
+        except FileNotFoundError:
+            continue  # just made, or just removed, by another export
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                continue
+            shutil.rmtree(leftover)
 
 
 def _put(new: Path, folder: Path, old: Path) -> None:

@@ -54,7 +54,7 @@ def compare_quality(
     )
     num_equal = num_steps = 0
     worst = 0.0
-    for tokens in choose_sources(source, np.random.default_rng(SEED), effort):
+    for tokens in choose_sources(source, np.random.default_rng(SEED), effort.num_searches):
         original = torch_targets(source, tokens)
         target = search_greedily(original, limits).tokens
         prefixes = [

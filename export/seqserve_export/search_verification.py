@@ -56,7 +56,7 @@ def compare_searches(
         VerificationError: Names the search, the source and the hypothesis that differ.
     """
     config, generation = source.model.config, source.generation
-    sources = choose_sources(source, generator, effort)
+    sources = choose_sources(source, generator, effort.num_searches)
     limits = SearchLimits(
         decoder_start_token_id=generation.decoder_start_token_id,
         eos_token_id=generation.eos_token_id,
@@ -95,15 +95,14 @@ def compare_searches(
 
 
 def choose_sources(
-    source: GenerationSource, generator: np.random.Generator, effort: Effort
+    source: GenerationSource, generator: np.random.Generator, num_sources: int
 ) -> list[list[int]]:
     """Samples of the checkpoint; random sources where it has none."""
-    sources = source.encode_samples()[: effort.num_searches]
-    if sources:
-        return sources
     config = source.model.config
     max_length = min(16, config.max_source_length)
-    return make_sources(generator, effort.num_searches, config.source_vocabulary_size, max_length)
+    return source.encode_samples()[:num_sources] or make_sources(
+        generator, num_sources, config.source_vocabulary_size, max_length
+    )
 
 
 def torch_targets(source: GenerationSource, tokens: Sequence[int]) -> NextLogits:

@@ -150,7 +150,7 @@ class _Peak:
 
 def call(store: Path, name: str, console: Console) -> dict[str, Any]:
     """Serves the model and generates a few tokens from a text."""
-    languages = {}
+    languages: dict[str, Any] = {}
     if SHAPES[name].family == "nllb":
         languages = {"source_language": "eng_Latn", "target_language": "deu_Latn"}
     with running_server(store, {}, console) as server, Client(server.target) as client:
