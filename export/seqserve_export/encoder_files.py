@@ -74,6 +74,15 @@ def check_sentence_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
+def tells_types_apart(folder: Path, config: EncoderConfig) -> bool:
+    """Whether pairs of texts reach the model with types of tokens.
+
+    They do where the model has several types, unless the tokenizer's inputs are named without.
+    """
+    names = _read_optional(folder / TOKENIZER_CONFIG_FILE).get("model_input_names")
+    return config.num_token_types > 1 and (names is None or "token_type_ids" in names)
+
+
 def read_mask_token(folder: Path, tokenizer: Tokenizer, default: str) -> tuple[str, int]:
     """The token that stands for a missing one, as text and id.
 

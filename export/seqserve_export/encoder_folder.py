@@ -5,7 +5,8 @@ file                                      what is read from it
 ========================================  ====================================================
 ``config.json``, ``model.safetensors``    encoder and head, see :mod:`seqserve_export.families`
 ``tokenizer.json``                        the tokenizer, without its truncation and padding
-``tokenizer_config.json``                 the longest source, the mask token
+``tokenizer_config.json``                 the longest source, the mask token, whether pairs have
+                                          types of tokens
 ``config_sentence_transformers.json``     the activation of a cross-encoder
 ========================================  ====================================================
 
@@ -34,6 +35,7 @@ from seqserve_export.encoder_files import (
     check_sentence_settings,
     read_mask_token,
     read_max_source_length,
+    tells_types_apart,
 )
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError, UnsupportedError
@@ -192,7 +194,7 @@ def _read_bare(encoder: EncoderFolder, pooling: PoolingMode | None) -> Embedding
 
 def _make_record(encoder: EncoderFolder, task: Task) -> PredictionRecord:
     config = encoder.config
-    has_token_types = encoder.encoder_config.num_token_types > 1
+    has_token_types = tells_types_apart(encoder.folder, encoder.encoder_config)
     match task:
         case Task.CLASSIFY:
             return ClassificationRecord(

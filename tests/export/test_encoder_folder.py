@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentence_transformers import CrossEncoder
+from torch import nn
 
 from seqserve.manifest import (
     ClassificationRecord,
@@ -18,8 +20,10 @@ from seqserve.manifest import (
 from seqserve_export import transformers_reference
 from seqserve_export.encoder_folder import read_encoder_folder
 from seqserve_export.errors import CheckpointError, UnsupportedError, VerificationError
+from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.source import EmbeddingSource, PredictionSource
 from seqserve_export.source_folder import read_source_folder
+from seqserve_export.verification import make_row
 from tiny_encoder_folder import (
     MODEL_CLASSES,
     VARIANTS,
@@ -135,6 +139,34 @@ def test_cross_encoder_folder_is_read(tmp_path: Path) -> None:
     _edit(path, activation_fn="mine.Activation")
     with pytest.raises(UnsupportedError, match=r"'mine.Activation' .* supported are torch.nn.Sigm"):
         read_source_folder(folder, is_pickle_allowed=False)
+
+
+@pytest.mark.parametrize("has_types", [True, False])
+@pytest.mark.parametrize("activation", [nn.Sigmoid, nn.Identity])
+def test_pairs_score_as_in_sentence_transformers(
+    activation: type[nn.Module], has_types: bool, tmp_path: Path
+) -> None:
+    """A CrossEncoder that the library saved gives its scores of pairs, with types and without."""
+    folder = make_tiny_encoder_folder(tmp_path / "bare", find_variant("bert"), Task.RERANK)
+    names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
+    tokens = {"pad_token": "[PAD]", "unk_token": "[UNK]", "model_input_names": names}
+    _edit(folder / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", **tokens)
+    library = CrossEncoder(str(folder), device="cpu", activation_fn=activation())
+    library.save_pretrained(str(tmp_path / "saved"))
+    source = read_source_folder(tmp_path / "saved", is_pickle_allowed=False)
+    assert isinstance(source, PredictionSource)
+    assert isinstance(source.record, RerankingRecord)
+    assert source.record.activation == activation.__name__.lower()
+    assert source.record.has_token_types == has_types
+    pairs = [("the cat sat", "a dog slept"), ("rain", "rain fell over the hills"), ("a", "a")]
+    expected = library.predict(pairs, batch_size=1, show_progress_bar=False)
+    graph = PredictGraph(source.model, source.head)
+    for pair, score in zip(pairs, expected, strict=True):
+        encoding = source.tokenizer.encode(*pair)
+        types = torch.tensor([encoding.type_ids]) if has_types else None
+        with torch.inference_mode():
+            logits = graph(*make_row(encoding.ids), types)
+        assert float(activation()(logits)) == pytest.approx(float(score), abs=1e-5)
 
 
 def test_bare_encoder_is_pooled_by_mean_with_a_note(tmp_path: Path) -> None:
