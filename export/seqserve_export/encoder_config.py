@@ -76,6 +76,13 @@ class EncoderConfig(BlockConfig):
         super().__post_init__()
         if self.num_token_types < 0:
             raise ValueError(f"num_token_types must be at least 0, but is {self.num_token_types}")
+        if self.max_length < 1:
+            raise ValueError(f"max_length must be at least 1, but is {self.max_length}")
+        if self.positions not in ("learned", "none") or self.is_embedding_scaled:
+            raise ValueError(
+                "encoders have positions 'learned' or 'none' and embeddings that are not scaled, "
+                f"but have {self.positions!r}, {self.is_embedding_scaled}"
+            )
         if self.scopes and len(self.scopes) != self.num_layers:
             raise ValueError(f"{self.num_layers} layers have {len(self.scopes)} attention scopes")
         if any(scope.rotary_base for scope in self.scopes) and self.head_size % 16:

@@ -145,7 +145,7 @@ class EncoderStack(nn.Module):
 
 def _to_key(base: float) -> str:
     """Module names have no points."""
-    return f"base_{base:g}".replace(".", "_")
+    return f"base_{base!r}".replace(".", "_")
 
 
 class EncoderModel(nn.Module):

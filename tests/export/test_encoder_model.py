@@ -48,6 +48,9 @@ def _make(**switches: Any) -> EncoderModel:
     ("switches", "message"),
     [
         ({"num_token_types": -1}, "num_token_types must be at least 0, but is -1"),
+        ({"max_length": 0}, "max_length must be at least 1, but is 0"),
+        ({"positions": "sinusoidal"}, "positions 'learned' or 'none' .* but have 'sinusoidal'"),
+        ({"is_embedding_scaled": True}, "embeddings that are not scaled, but have 'learned', True"),
         ({"scopes": (AttentionScope(),)}, "2 layers have 1 attention scopes"),
         (
             {"scopes": (AttentionScope(rotary_base=1e4),) * 2, "head_size": 8},
