@@ -4,9 +4,8 @@ Work is counted here, after a request has been read and checked, and not by gRPC
 counts health checks and requests that never arrive.
 """
 
-import contextlib
 import threading
-from collections.abc import Iterator
+from typing import Self
 
 from seqserve.errors import OverloadedError, UnavailableError
 
@@ -29,9 +28,8 @@ class Admission:
         """Refuses whatever comes from now on."""
         self._is_draining = True
 
-    @contextlib.contextmanager
-    def admit(self, num_sequences: int) -> Iterator[None]:
-        """Holds places for the sequences of one request while it is being answered.
+    def admit(self, num_sequences: int) -> "Places":
+        """Takes places for the sequences of one request, to hold while it is being answered.
 
         Raises:
             UnavailableError: The server is shutting down.
@@ -47,8 +45,28 @@ class Admission:
                     retry_after_seconds=1.0,
                 )
             self._num_outstanding += num_sequences
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._num_outstanding -= num_sequences
+        return Places(self, num_sequences)
+
+    def give_back(self, num_sequences: int) -> None:
+        """Frees places; for :class:`Places`, which does so once."""
+        with self._lock:
+            self._num_outstanding -= num_sequences
+
+
+class Places:
+    """The places of one request; given back when the block ends, or before."""
+
+    def __init__(self, admission: Admission, num_sequences: int) -> None:
+        self._admission = admission
+        self._num_held = num_sequences
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Gives the places back; a second time does nothing. Event loop only."""
+        num_held, self._num_held = self._num_held, 0
+        self._admission.give_back(num_held)

@@ -73,3 +73,15 @@ def test_places_are_conserved_between_threads() -> None:
         thread.join()
     assert set(highest) == {2}
     assert admission.num_outstanding == 0
+
+
+def test_places_given_back_early_are_given_back_once() -> None:
+    """What ``release`` freed is not freed again at the end of the block."""
+    admission = Admission(5)
+    with admission.admit(3) as places:
+        places.release()
+        places.release()
+        assert admission.num_outstanding == 0
+        with admission.admit(5):
+            assert admission.num_outstanding == 5
+    assert admission.num_outstanding == 0

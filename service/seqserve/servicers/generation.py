@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.errors import InvalidRequestError
+from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.manifest import Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
@@ -67,12 +66,29 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             model=_reference(model),
         )
 
-    async def GenerateStream(  # noqa: N802
+    async def GenerateStream(  # type: ignore[override]  # noqa: N802
         self,
         request: generation_pb2.GenerateStreamRequest,
         context: grpc.aio.ServicerContext[Any, Any],
-    ) -> AsyncIterator[generation_pb2.GenerateStreamResponse]:
-        """Generates from the one input, sending pieces as they are decided."""
+    ) -> None:
+        """Generates from the one input, sending pieces as they are decided.
+
+        A coroutine that writes, and no generator: the deadline must also end the wait for a caller
+        that does not read.
+        """
+        try:
+            async with asyncio.timeout_at(deadline(context, self._config)):
+                await self._stream(request, context)
+        except TimeoutError as error:
+            raise DeadlineError(
+                "the deadline passed before the whole stream was generated and read"
+            ) from error
+
+    async def _stream(
+        self,
+        request: generation_pb2.GenerateStreamRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         ((sequence, source),) = await self._prepare(
@@ -85,18 +101,26 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         future.add_done_callback(lambda _: arrivals.put_nowait(None))
         stream = TextStream(model.target_tokenizer)
         reference: model_pb2.ModelReference | None = _reference(model)
-        async with admitted(model, [sequence]):
+        with admitted(model, [sequence]) as places:
+            # A caller that reads slowly holds no place once the work is done.
+            future.add_done_callback(lambda _: places.release())
             model.worker.submit([sequence])
-            while (tokens := await arrivals.get()) is not None:
+            tokens = await arrivals.get()
+            # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
+            await context.send_initial_metadata(())
+            while tokens is not None:
                 piece = generation_pb2.GeneratePiece(text=stream.push(tokens), token_ids=tokens)
-                yield generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
+                await context.write(
+                    generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
+                )
                 reference = None
+                tokens = await arrivals.get()
             result = _result(model, await future, source)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
-            yield generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
-        yield generation_pb2.GenerateStreamResponse(result=result)
+            await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
+        await context.write(generation_pb2.GenerateStreamResponse(result=result))
 
     async def _prepare(
         self,

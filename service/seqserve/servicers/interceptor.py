@@ -8,10 +8,9 @@ exception's text on the wire.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -20,10 +19,11 @@ from google.protobuf.message import DecodeError
 
 from seqserve.errors import InvalidRequestError, SeqserveError
 from seqserve.metrics import Metrics
-from seqserve.servicers.status import to_status
+from seqserve.servicers.status import Status, to_status
 
 _log = structlog.get_logger(__name__)
 _OURS = ("/seqserve.v1.",)
+_ABORT_SECONDS = 1.0
 
 
 class _Malformed:
@@ -31,7 +31,10 @@ class _Malformed:
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of our own services; health and reflection pass through."""
+    """Wraps the calls of our own services; health and reflection pass through.
+
+    Their behaviors are coroutines: those of streams write their messages themselves.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -51,34 +54,21 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         deserializer = _tolerant(handler.request_deserializer)
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
-                self._wrap_stream(handler.unary_stream, method),
+                self._wrap(handler.unary_stream, method),
                 request_deserializer=deserializer,
                 response_serializer=handler.response_serializer,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._wrap_unary(handler.unary_unary, method),
+            self._wrap(handler.unary_unary, method),
             request_deserializer=deserializer,
             response_serializer=handler.response_serializer,
         )
 
-    def _wrap_unary(self, behavior: Any, method: str) -> Any:
+    def _wrap(self, behavior: Any, method: str) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             async with _Call(self._metrics, method, context) as tracked:
                 tracked.check(request)
                 return await behavior(request, context)
-
-        return call
-
-    def _wrap_stream(self, behavior: Any, method: str) -> Any:
-        async def call(
-            request: Any, context: grpc.aio.ServicerContext[Any, Any]
-        ) -> AsyncIterator[Any]:
-            async with _Call(self._metrics, method, context) as tracked:
-                tracked.check(request)
-                # Closed here and now if the caller goes away, so that its place comes free.
-                async with contextlib.aclosing(behavior(request, context)) as responses:
-                    async for response in responses:
-                        yield response
 
         return call
 
@@ -120,16 +110,26 @@ class _Call:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         code = grpc.StatusCode.OK
         try:
-            if isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+            if isinstance(error, asyncio.CancelledError):
                 code = grpc.StatusCode.CANCELLED
             elif isinstance(error, Exception):
                 status = to_status(error, self._request_id)
                 code = status.code
                 if not isinstance(error, SeqserveError):
                     _log.error("call failed", request_id=self._request_id, exc_info=error)
-                await self._context.abort(code, status.message, status.metadata)
+                await self._abort(status)
         finally:
             self._finish(code)
+
+    async def _abort(self, status: Status) -> None:
+        """Ends the call with a status, without waiting for a caller that does not read."""
+        try:
+            async with asyncio.timeout(_ABORT_SECONDS):
+                await self._context.abort(status.code, status.message, status.metadata)
+        except TimeoutError:
+            # The status lies behind messages that flow control holds back; gRPC keeps all of it
+            # until the caller reads or leaves. This is how a handler ends without a word.
+            raise asyncio.CancelledError from None
 
     def _finish(self, code: grpc.StatusCode) -> None:
         seconds = time.monotonic() - self._started_at

@@ -7,13 +7,14 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import AsyncIterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf import duration_pb2
 
+from seqserve.admission import Places
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError, OverloadedError
 from seqserve.registry import ServedModel
@@ -128,8 +129,8 @@ def check_length(length: int, limit: int, field: str) -> None:
         )
 
 
-@contextlib.asynccontextmanager
-async def admitted(model: ServedModel, sequences: list[Sequence]) -> AsyncIterator[None]:
+@contextlib.contextmanager
+def admitted(model: ServedModel, sequences: list[Sequence]) -> Iterator[Places]:
     """Holds places for sequences; those unanswered at the end are abandoned.
 
     Raises:
@@ -137,17 +138,18 @@ async def admitted(model: ServedModel, sequences: list[Sequence]) -> AsyncIterat
         UnavailableError: The server drains.
     """
     try:
-        with model.admission.admit(len(sequences)):
-            try:
-                yield
-            finally:
-                for sequence in sequences:
-                    future = sequence.future
-                    assert isinstance(future, asyncio.Future)
-                    future.cancel()
+        places = model.admission.admit(len(sequences))
     except OverloadedError:
         model.metrics.observe_rejection("queue_full")
         raise
+    with places:
+        try:
+            yield places
+        finally:
+            for sequence in sequences:
+                future = sequence.future
+                assert isinstance(future, asyncio.Future)
+                future.cancel()
 
 
 async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
@@ -156,7 +158,7 @@ async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
     for sequence in sequences:
         assert isinstance(sequence.future, asyncio.Future)
         futures.append(sequence.future)
-    async with admitted(model, sequences):
+    with admitted(model, sequences):
         model.worker.submit(sequences)
         return await asyncio.gather(*futures)
 

@@ -1,0 +1,76 @@
+"""Streams whose callers do not read: they hold nothing beyond their deadline or their work."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+import grpc
+import pytest
+
+from seqserve.v1 import generation_pb2, generation_pb2_grpc
+from serving import MakeServer, RunningServer, source, status_of
+
+PATIENCE_SECONDS = 20.0
+
+Stream = grpc.aio.UnaryStreamCall[
+    generation_pb2.GenerateStreamRequest, generation_pb2.GenerateStreamResponse
+]
+
+
+@contextlib.asynccontextmanager
+async def unread_streams(running: RunningServer, count: int) -> AsyncIterator[list[Stream]]:
+    """Streams of 200 tokens on a connection without look-ahead; nobody reads their messages."""
+    options = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}", options) as channel:
+        stub = generation_pb2_grpc.GenerationServiceStub(channel)
+        streams = []
+        for index in range(count):
+            one = source([7] * (index + 1), max_new_tokens=200)
+            stream: Stream = stub.GenerateStream(
+                generation_pb2.GenerateStreamRequest(model_name="long", input=one)
+            )
+            await stream.initial_metadata()
+            streams.append(stream)
+        yield streams
+
+
+async def test_unread_stream_ends_at_its_deadline(serving: MakeServer) -> None:
+    """Nothing is in flight soon after; who reads at last finds DEADLINE_EXCEEDED at the end."""
+    method = "/seqserve.v1.GenerationService/GenerateStream"
+    async with serving(max_request_seconds=0.5) as running, unread_streams(running, 3) as streams:
+        in_flight = running.metrics.requests_in_flight.labels(method=method)
+        assert in_flight._value.get() == 3
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while in_flight._value.get():
+                await asyncio.sleep(0.01)
+        assert running.registry.num_outstanding == 0
+        for stream in streams:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                _ = [message async for message in stream]
+            assert status_of(caught.value) == (
+                "DEADLINE_EXCEEDED: the deadline passed before the whole stream was generated and "
+                "read"
+            )
+
+
+async def test_finished_sequence_holds_no_place_while_its_caller_reads_slowly(
+    serving: MakeServer,
+) -> None:
+    """Long before the deadline the places of unread streams go to others."""
+    started_at = time.monotonic()
+    async with (
+        serving(max_outstanding=2, max_inputs_per_request=2) as running,
+        unread_streams(running, 2) as streams,
+    ):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.registry.num_outstanding:
+                await asyncio.sleep(0.01)
+        request = generation_pb2.GenerateRequest(
+            model_name="long", inputs=[source([7], max_new_tokens=5)] * 2
+        )
+        assert (await running.generation.Generate(request)).results
+        for stream in streams:
+            messages = [message async for message in stream]
+            assert messages[-1].WhichOneof("event") == "result"
+    assert time.monotonic() - started_at < 60
