@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import grpc
@@ -206,6 +206,49 @@ async def test_overload_is_refused_at_once_with_a_time_to_retry(serving: MakeSer
     trailers = dict(caught.value.trailing_metadata() or ())
     assert trailers["grpc-retry-pushback-ms"] == "1000"
     assert len(accepted.results) == 3
+
+
+async def test_refused_calls_are_not_tokenized(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Admission comes first, for every method that runs a model; the metrics count refusals."""
+    async with serving(max_outstanding=1, max_inputs_per_request=1) as running:
+        text = generation_pb2.GenerateInput(text="a b c")
+        calls: list[tuple[str, Callable[[], Awaitable[object]]]] = [
+            ("tiny", lambda: running.generation.Generate(generate(inputs=[text]))),
+            (
+                "tiny",
+                lambda: running.generation.GenerateStream(
+                    generation_pb2.GenerateStreamRequest(model_name="tiny", input=text)
+                ).read(),
+            ),
+            (
+                "sentence",
+                lambda: running.encoding.Embed(encoding_pb2.EmbedRequest(inputs=["a b c"])),
+            ),
+        ]
+        for name, call in calls:
+            model = running.registry.find(name, "", None)
+            tokenized: list[str] = []
+
+            def keep(text: str, length: int, tokenized: list[str] = tokenized) -> object:
+                tokenized.append(text)
+                raise AssertionError("a refused call was tokenized")
+
+            with monkeypatch.context() as patch, model.admission.admit(1):
+                patch.setattr(model.source_tokenizer, "encode_truncated", keep)
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await call()
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+            assert tokenized == []
+        rejected = {
+            name: running.metrics.registry.get_sample_value(
+                "seqserve_rejected_total",
+                {"model_name": name, "model_version": "1", "reason": "queue_full"},
+            )
+            for name in ("tiny", "sentence")
+        }
+    assert rejected == {"tiny": 2.0, "sentence": 1.0}
 
 
 async def test_unexpected_errors_leak_nothing(

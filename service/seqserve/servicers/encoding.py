@@ -16,6 +16,7 @@ from seqserve.registry import Registry
 from seqserve.sequence import EmbeddingVector, Sequence
 from seqserve.servicers.requests import (
     Source,
+    admitted,
     check_count,
     check_text,
     deadline,
@@ -43,20 +44,21 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
         check_count(len(request.inputs), "inputs", self._config)
         expires_at = deadline(context, self._config)
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
-        for text, field in zip(request.inputs, fields, strict=True):
-            check_text(text, field, self._config)
-        sources = await tokenize(model, request.inputs, fields, truncate=request.truncate)
-        loop, now = asyncio.get_running_loop(), time.monotonic()
-        sequences = [
-            Sequence(
-                source_tokens=source.tokens,
-                future=loop.create_future(),
-                deadline=expires_at,
-                submitted_at=now,
-            )
-            for source in sources
-        ]
-        answers = await run(model, sequences)
+        with admitted(model, len(request.inputs)):
+            for text, field in zip(request.inputs, fields, strict=True):
+                check_text(text, field, self._config)
+            sources = await tokenize(model, request.inputs, fields, truncate=request.truncate)
+            loop, now = asyncio.get_running_loop(), time.monotonic()
+            sequences = [
+                Sequence(
+                    source_tokens=source.tokens,
+                    future=loop.create_future(),
+                    deadline=expires_at,
+                    submitted_at=now,
+                )
+                for source in sources
+            ]
+            answers = await run(model, sequences)
         is_normalized = request.normalize if request.HasField("normalize") else record.normalize
         embeddings = []
         for answer, source in zip(answers, sources, strict=True):

@@ -15,7 +15,7 @@ from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.manifest import Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
-from seqserve.sequence import FinishReason, Generation, Hypothesis, Sequence
+from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
@@ -27,6 +27,7 @@ from seqserve.servicers.requests import (
     check_text,
     deadline,
     run,
+    submitted,
     to_duration,
     tokenize,
 )
@@ -55,13 +56,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
         inputs = list(zip(request.inputs, fields, strict=True))
         option_layers = [(request.options, "options")] if request.HasField("options") else []
-        prepared = await self._prepare(model, inputs, option_layers, request.truncate, context)
-        answers = await run(model, [sequence for sequence, _ in prepared])
+        with admitted(model, len(inputs)):
+            prepared = await self._prepare(model, inputs, option_layers, request.truncate, context)
+            answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
                 _result(model, answer, source)
                 for answer, (_, source) in zip(answers, prepared, strict=True)
-                if isinstance(answer, Generation)
             ],
             model=_reference(model),
         )
@@ -91,31 +92,40 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> None:
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         option_layers = [(request.options, "options")] if request.HasField("options") else []
-        ((sequence, source),) = await self._prepare(
-            model, [(request.input, "input")], option_layers, request.truncate, context
-        )
-        future = sequence.future
-        assert isinstance(future, asyncio.Future)
-        arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
-        sequence.on_tokens = arrivals.put_nowait
-        future.add_done_callback(lambda _: arrivals.put_nowait(None))
+        with admitted(model, 1) as places:
+            ((sequence, source),) = await self._prepare(
+                model, [(request.input, "input")], option_layers, request.truncate, context
+            )
+            arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
+            sequence.on_tokens = arrivals.put_nowait
+            with submitted(model, [sequence]) as (future,):
+                # A caller that reads slowly holds no place once the work is done.
+                future.add_done_callback(lambda _: places.release())
+                future.add_done_callback(lambda _: arrivals.put_nowait(None))
+                await self._write(model, source, arrivals, future, context)
+
+    async def _write(
+        self,
+        model: ServedModel,
+        source: Source,
+        arrivals: asyncio.Queue[list[int] | None],
+        future: asyncio.Future[Answer],
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> None:
+        """Sends the pieces of one sequence as they arrive, then its result."""
         stream = TextStream(model.target_tokenizer)
+        tokens = await arrivals.get()
+        if tokens is None:  # what fails before its first token may be tried again
+            await future
+        # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
+        await context.send_initial_metadata(())
         reference: model_pb2.ModelReference | None = _reference(model)
-        with admitted(model, [sequence]) as places:
-            # A caller that reads slowly holds no place once the work is done.
-            future.add_done_callback(lambda _: places.release())
-            model.worker.submit([sequence])
+        while tokens is not None:
+            piece = generation_pb2.GeneratePiece(text=stream.push(tokens), token_ids=tokens)
+            await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
+            reference = None
             tokens = await arrivals.get()
-            # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
-            await context.send_initial_metadata(())
-            while tokens is not None:
-                piece = generation_pb2.GeneratePiece(text=stream.push(tokens), token_ids=tokens)
-                await context.write(
-                    generation_pb2.GenerateStreamResponse(piece=piece, model=reference)
-                )
-                reference = None
-                tokens = await arrivals.get()
-            result = _result(model, await future, source)
+        result = _result(model, await future, source)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
@@ -220,7 +230,7 @@ def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(model: ServedModel, answer: object, source: Source) -> generation_pb2.GenerateResult:
+def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb2.GenerateResult:
     assert isinstance(answer, Generation)
     model.metrics.observe_answer(
         answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)

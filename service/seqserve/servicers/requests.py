@@ -130,36 +130,42 @@ def check_length(length: int, limit: int, field: str) -> None:
 
 
 @contextlib.contextmanager
-def admitted(model: ServedModel, sequences: list[Sequence]) -> Iterator[Places]:
-    """Holds places for sequences; those unanswered at the end are abandoned.
+def admitted(model: ServedModel, num_sequences: int) -> Iterator[Places]:
+    """Holds places for the sequences of a request while it is tokenized and run.
 
     Raises:
         OverloadedError: Too much is outstanding.
         UnavailableError: The server drains.
     """
     try:
-        places = model.admission.admit(len(sequences))
+        places = model.admission.admit(num_sequences)
     except OverloadedError:
         model.metrics.observe_rejection("queue_full")
         raise
     with places:
-        try:
-            yield places
-        finally:
-            for sequence in sequences:
-                future = sequence.future
-                assert isinstance(future, asyncio.Future)
-                future.cancel()
+        yield places
 
 
-async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
-    """Submits sequences and waits for all answers; the first error ends the wait."""
+@contextlib.contextmanager
+def submitted(
+    model: ServedModel, sequences: list[Sequence]
+) -> Iterator[list[asyncio.Future[Answer]]]:
+    """Hands sequences to the worker; those unanswered at the end are abandoned."""
     futures: list[asyncio.Future[Answer]] = []
     for sequence in sequences:
         assert isinstance(sequence.future, asyncio.Future)
         futures.append(sequence.future)
-    with admitted(model, sequences):
+    try:
         model.worker.submit(sequences)
+        yield futures
+    finally:
+        for future in futures:
+            future.cancel()
+
+
+async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
+    """Submits sequences and waits for all answers; the first error ends the wait."""
+    with submitted(model, sequences) as futures:
         return await asyncio.gather(*futures)
 
 
