@@ -21,6 +21,11 @@ class RunningServer:
     metrics: Metrics
     ports: Ports
 
+    @property
+    def num_outstanding(self) -> int:
+        """Places held, in all models."""
+        return sum(model.admission.num_outstanding for model in self.registry.models)
+
     async def __aenter__(self) -> "RunningServer":
         """Connects."""
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports.grpc}")

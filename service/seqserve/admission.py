@@ -7,7 +7,7 @@ counts health checks and requests that never arrive.
 import threading
 from typing import Self
 
-from seqserve.errors import OverloadedError, UnavailableError
+from seqserve.errors import OverloadedError
 
 
 class Admission:
@@ -16,7 +16,6 @@ class Admission:
     def __init__(self, max_outstanding: int) -> None:
         self._max_outstanding = max_outstanding
         self._num_outstanding = 0
-        self._is_draining = False
         self._lock = threading.Lock()
 
     @property
@@ -24,20 +23,13 @@ class Admission:
         """Sequences admitted and not yet answered."""
         return self._num_outstanding
 
-    def drain(self) -> None:
-        """Refuses whatever comes from now on."""
-        self._is_draining = True
-
     def admit(self, num_sequences: int) -> "Places":
         """Takes places for the sequences of one request, to hold while it is being answered.
 
         Raises:
-            UnavailableError: The server is shutting down.
             OverloadedError: The places are taken; all of them or none are given.
         """
         with self._lock:
-            if self._is_draining:
-                raise UnavailableError("the server is shutting down; try another replica")
             if self._num_outstanding + num_sequences > self._max_outstanding:
                 raise OverloadedError(
                     f"{self._num_outstanding} inputs are being worked on and {num_sequences} more "

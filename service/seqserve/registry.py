@@ -174,16 +174,6 @@ class Registry:
         for model in self.models:
             model.worker.start(loop, lambda model=model: on_death(model))  # type: ignore[misc]
 
-    def drain(self) -> None:
-        """Refuses new work for all models; what was admitted goes on."""
-        for model in self.models:
-            model.admission.drain()
-
-    @property
-    def num_outstanding(self) -> int:
-        """Sequences admitted and not yet answered."""
-        return sum(model.admission.num_outstanding for model in self.models)
-
     async def close(self) -> None:
         """Stops the workers once they have answered what they took."""
         for model in self.models:

@@ -6,7 +6,6 @@ HTTP.
 """
 
 import asyncio
-import contextlib
 import dataclasses
 import signal
 
@@ -21,6 +20,7 @@ from seqserve.errors import ConfigurationError
 from seqserve.manifest import Task
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry, ServedModel
+from seqserve.servicers.calls import Calls
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
 from seqserve.servicers.interceptor import CallInterceptor
@@ -43,9 +43,11 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _SERVICE_TASKS = {GENERATION_SERVICE: Task.GENERATE, ENCODING_SERVICE: Task.EMBED}
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_DRAIN_POLL_SECONDS = 0.01
+_END_SECONDS = 2.0
+"""Given to calls that are ended, to send their status; more than a caller that does not read gets.
+"""
 _CLOSE_SECONDS = 0.25
-"""Given to calls that are only writing their answer, and to health watchers, which never end."""
+"""Given to health watchers, which never end."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,8 +69,9 @@ class Server:
         self._health = health.aio.HealthServicer()
         self._lost: ServedModel | None = None
         self._stop_requested = asyncio.Event()
+        self._calls = Calls()
         self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics)], options=_channel_options(config)
+            interceptors=[CallInterceptor(metrics, self._calls)], options=_channel_options(config)
         )
         self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
@@ -140,19 +143,15 @@ class Server:
         self._stop_requested.set()
 
     async def stop(self) -> None:
-        """Refuses new work, finishes what was accepted, closes everything."""
+        """Refuses new calls, finishes those that began, closes everything."""
         config = self._config
         await self._announce(_NOT_SERVING)
         await self._health.enter_graceful_shutdown()
-        self._registry.drain()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(config.drain_seconds):
-                while self._registry.num_outstanding:
-                    await asyncio.sleep(_DRAIN_POLL_SECONDS)
-        if self._registry.num_outstanding:
-            _log.warning("drain ran out of time", unanswered=self._registry.num_outstanding)
-        # An open health watch would hold a stop for its whole grace, so the grace is short: all
-        # accepted work has been answered by now.
+        if num_left := await self._calls.drain(config.drain_seconds):
+            _log.warning("drain ran out of time", unanswered=num_left)
+            await self._calls.end(_END_SECONDS)
+        # An open health watch would hold a stop for its whole grace, so the grace is short: no
+        # call of ours is left by now.
         await self._server.stop(_CLOSE_SECONDS)
         await self._health_server.stop(_CLOSE_SECONDS)
         await self._registry.close()

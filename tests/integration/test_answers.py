@@ -17,14 +17,14 @@ def assert_idle(running: RunningServer) -> None:
     scheduler = worker._scheduler
     scheduler.check()
     assert repr(scheduler) == "Scheduler(waiting=0, running=0, free_rows=64)"
-    assert running.registry.num_outstanding == 0
+    assert running.num_outstanding == 0
 
 
 async def settle(running: RunningServer) -> None:
     """Waits until the worker has dropped what was abandoned."""
     worker = running.registry.find("tiny", "", None).worker
     async with asyncio.timeout(10):
-        while worker._scheduler.has_work or running.registry.num_outstanding:
+        while worker._scheduler.has_work or running.num_outstanding:
             await asyncio.sleep(0.005)
 
 

@@ -175,7 +175,7 @@ async def check(running: RunningServer, batch: list[Call]) -> None:
         while left := gauges(running):  # what callers left is dropped before the next step
             await asyncio.sleep(0)
     assert left == {}
-    assert running.registry.num_outstanding == 0
+    assert running.num_outstanding == 0
 
 
 def test_no_request_is_an_internal_error(serving: MakeServer) -> None:

@@ -6,8 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import grpc
@@ -15,34 +13,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from processes import read_metrics, start_process
 from seqserve.v1 import generation_pb2, generation_pb2_grpc
 from serving import MakeServer, source
-
-ROOT = Path(__file__).parents[2]
-
-
-def start_process(store: Path, *flags: str) -> subprocess.Popen[str]:
-    """Starts ``seqserve serve`` on free ports."""
-    return subprocess.Popen(
-        [
-            *(sys.executable, "-m", "seqserve", "serve", "--models", str(store)),
-            *("--port", "0", "--health-port", "0", "--metrics-port", "0", *flags),
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "service")},
-    )
-
-
-async def read_metrics(port: int) -> str:
-    """The page Prometheus scrapes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.0\r\n\r\n")
-    page = (await reader.read()).decode()
-    writer.close()
-    await writer.wait_closed()
-    return page
 
 
 async def test_health_is_per_service_on_both_ports(serving: MakeServer) -> None:

@@ -44,7 +44,7 @@ async def test_unread_stream_ends_at_its_deadline(serving: MakeServer) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while in_flight._value.get():
                 await asyncio.sleep(0.01)
-        assert running.registry.num_outstanding == 0
+        assert running.num_outstanding == 0
         for stream in streams:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 _ = [message async for message in stream]
@@ -64,7 +64,7 @@ async def test_finished_sequence_holds_no_place_while_its_caller_reads_slowly(
         unread_streams(running, 2) as streams,
     ):
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while running.registry.num_outstanding:
+            while running.num_outstanding:
                 await asyncio.sleep(0.01)
         request = generation_pb2.GenerateRequest(
             model_name="long", inputs=[source([7], max_new_tokens=5)] * 2

@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from seqserve.admission import Admission
-from seqserve.errors import OverloadedError, UnavailableError
+from seqserve.errors import OverloadedError
 
 
 def test_places_are_held_while_the_request_is_answered() -> None:
@@ -36,20 +36,6 @@ def test_failed_request_gives_its_places_back() -> None:
     admission = Admission(5)
     with pytest.raises(KeyError), admission.admit(4):
         raise KeyError
-    assert admission.num_outstanding == 0
-
-
-def test_draining_refuses_new_requests_only() -> None:
-    """After ``drain`` nothing enters, while what is inside keeps its places."""
-    admission = Admission(5)
-    with admission.admit(1):
-        admission.drain()
-        with (
-            pytest.raises(UnavailableError, match="the server is shutting down"),
-            admission.admit(1),
-        ):
-            pass
-        assert admission.num_outstanding == 1
     assert admission.num_outstanding == 0
 
 

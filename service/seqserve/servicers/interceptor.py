@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError
 
 from seqserve.errors import InvalidRequestError, SeqserveError
 from seqserve.metrics import Metrics
+from seqserve.servicers.calls import Calls
 from seqserve.servicers.status import Status, to_status
 
 _log = structlog.get_logger(__name__)
@@ -36,8 +37,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     Their behaviors are coroutines: those of streams write their messages themselves.
     """
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, calls: Calls) -> None:
         self._metrics = metrics
+        self._calls = calls
 
     async def intercept_service(
         self,
@@ -66,8 +68,8 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, behavior: Any, method: str) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _Call(self._metrics, method, context) as tracked:
-                tracked.check(request)
+            async with _Call(self._metrics, self._calls, method, context) as tracked:
+                tracked.begin(request)
                 return await behavior(request, context)
 
         return call
@@ -89,16 +91,22 @@ class _Call:
     """One call from its message to its status."""
 
     def __init__(
-        self, metrics: Metrics, method: str, context: grpc.aio.ServicerContext[Any, Any]
+        self,
+        metrics: Metrics,
+        calls: Calls,
+        method: str,
+        context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         self._metrics = metrics
+        self._calls = calls
         self._method = method
         self._context = context
         self._request_id = uuid.uuid4().hex
         self._started_at = 0.0
 
-    def check(self, request: Any) -> None:
-        """Refuses what could not be read."""
+    def begin(self, request: Any) -> None:
+        """Refuses what comes too late or could not be read."""
+        self._calls.begin()
         if isinstance(request, _Malformed):
             raise InvalidRequestError("", "the request's bytes are not a message of its type")
 
@@ -112,7 +120,8 @@ class _Call:
         try:
             if isinstance(error, asyncio.CancelledError):
                 code = grpc.StatusCode.CANCELLED
-            elif isinstance(error, Exception):
+                error = self._calls.reason_of_end()
+            if isinstance(error, Exception):
                 status = to_status(error, self._request_id)
                 code = status.code
                 if not isinstance(error, SeqserveError):

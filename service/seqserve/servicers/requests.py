@@ -135,7 +135,6 @@ def admitted(model: ServedModel, num_sequences: int) -> Iterator[Places]:
 
     Raises:
         OverloadedError: Too much is outstanding.
-        UnavailableError: The server drains.
     """
     try:
         places = model.admission.admit(num_sequences)
