@@ -1,12 +1,16 @@
 """Embedding over gRPC."""
 
 import asyncio
+import threading
 
 import numpy as np
+import pytest
 
+from seqserve.sequence import Batch, Outcome
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer
 
+PATIENCE_SECONDS = 20.0
 TEXTS = ["a b c", "c", "a a a a a a a a b", "b c", "c b a c b a"] * 8
 
 
@@ -27,16 +31,34 @@ async def test_embedding_is_the_same_alone_and_in_any_batch(serving: MakeServer)
     assert np.array_equal(np.concatenate(apart), alone)
 
 
-async def test_concurrent_calls_share_batches(serving: MakeServer) -> None:
-    """Forty calls at once take fewer forward passes than forty."""
+async def test_concurrent_calls_share_batches(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forty calls that come while the first is computed take one more forward pass."""
+    arrived, opened = threading.Event(), threading.Event()
     async with serving() as running:
-        await asyncio.gather(*(embed(running, [text]) for text in TEXTS))
+        engine = running.registry.find("sentence", "", None).worker._engine
+        whole = engine.run
+
+        def wait(batch: Batch) -> list[Outcome]:
+            arrived.set()
+            assert opened.wait(PATIENCE_SECONDS)
+            return whole(batch)
+
+        monkeypatch.setattr(engine, "run", wait)
+        first = asyncio.create_task(embed(running, TEXTS[:1]))
+        assert await asyncio.to_thread(arrived.wait, PATIENCE_SECONDS)
+        others = [asyncio.create_task(embed(running, [text])) for text in TEXTS]
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.num_outstanding <= len(TEXTS):
+                await asyncio.sleep(0)
+        opened.set()
+        await asyncio.gather(first, *others)
         sample = running.metrics.registry.get_sample_value(
             "seqserve_step_rows_count",
             {"model_name": "sentence", "model_version": "1", "phase": "embed"},
         )
-    assert sample is not None
-    assert sample < len(TEXTS)
+    assert sample == 2
 
 
 async def test_normalize_can_be_chosen(serving: MakeServer) -> None:
