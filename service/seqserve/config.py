@@ -57,6 +57,11 @@ class ServerConfig(pydantic.BaseModel):
     max_input_bytes: int = pydantic.Field(
         default=262_144, ge=1, description="UTF-8 bytes of one input, checked before tokenizing."
     )
+    # Counting is cheap, looking at each token is not: this bounds how long one request keeps
+    # the others waiting. 256 inputs of 512 tokens fit.
+    max_tokens_per_request: int = pydantic.Field(
+        default=131_072, ge=1, description="Token ids in one request, or tokens it asks about."
+    )
     max_num_beams: int = pydantic.Field(
         default=16, ge=1, description="Beams a request may ask for; at most max_batch_size."
     )

@@ -5,7 +5,7 @@ The Rust ``tokenizers`` library does it, or ``sentencepiece`` where a checkpoint
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -123,9 +123,17 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.post_process(plain, None, True).ids
         return ids, num_cut
 
-    def spans(self, text: str) -> list[TokenSpan]:
-        """Tokens of a text with their offsets."""
+    def spans(self, text: str, check_count: Callable[[int], None] | None = None) -> list[TokenSpan]:
+        """Tokens of a text with their offsets.
+
+        Args:
+            text: The text.
+            check_count: Called with the number of tokens before anything is made of each; what it
+                raises passes through.
+        """
         encoding = self._tokenizer.encode(text)
+        if check_count is not None:
+            check_count(len(encoding.ids))
         return [
             TokenSpan(token_id, token, start, end, bool(is_special))
             for token_id, token, (start, end), is_special in zip(

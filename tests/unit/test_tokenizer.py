@@ -111,6 +111,19 @@ def test_spans_tell_where_tokens_stand(words: Tokenizer) -> None:
     ]
 
 
+def test_spans_are_made_after_their_number_was_checked(words: Tokenizer) -> None:
+    """What the check raises passes through."""
+    counts: list[int] = []
+    assert len(words.spans("a  b", counts.append)) == 4
+    assert counts == [4]
+
+    def refuse(count: int) -> None:
+        raise ValueError(count)
+
+    with pytest.raises(ValueError, match="4"):
+        words.spans("a  b", refuse)
+
+
 def test_tokenizer_that_truncates_is_refused(tmp_path: Path) -> None:
     """A limit baked into the file would cut texts without anybody being told."""
     tokenizer = make_words()

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
+from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
@@ -25,6 +26,7 @@ from seqserve.servicers.requests import (
     check_count,
     check_length,
     check_text,
+    check_token_count,
     deadline,
     run,
     submitted,
@@ -184,6 +186,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         directions: list[Direction],
         truncate: bool,
     ) -> list[Source]:
+        num_tokens = sum(len(message.token_ids.values) for message, _ in inputs)
+        field = "inputs" if len(inputs) > 1 else f"{inputs[0][1]}.token_ids"
+        check_token_count(num_tokens, field, self._config)
         texts: dict[int, str] = {}
         sources: dict[int, Source] = {}
         for index, (message, field) in enumerate(inputs):
@@ -193,7 +198,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     texts[index] = message.text
                 case "token_ids":
                     sources[index] = _read_token_ids(
-                        model, list(message.token_ids.values), f"{field}.token_ids", truncate
+                        model, message.token_ids.values, f"{field}.token_ids", truncate
                     )
                 case _:
                     raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")
@@ -209,21 +214,24 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return [sources[index] for index in range(len(inputs))]
 
 
-def _read_token_ids(model: ServedModel, token_ids: list[int], field: str, truncate: bool) -> Source:
+def _read_token_ids(
+    model: ServedModel, token_ids: Items[int], field: str, truncate: bool
+) -> Source:
     """Checks token ids: an id outside the vocabulary would read another token's embedding."""
     if not token_ids:
         raise InvalidRequestError(field, f"`{field}` must not be empty")
+    limit, length = model.manifest.max_source_length, len(token_ids)
+    if not truncate:
+        check_length(length, limit, field)
+    kept = tuple(token_ids[:limit])
     size = model.manifest.source_vocabulary_size
-    for index, token in enumerate(token_ids):
+    for index, token in enumerate(kept):
         if not 0 <= token < size:
             raise InvalidRequestError(
                 f"{field}.values[{index}]",
                 f"`{field}.values[{index}]` must be at least 0 and below {size}, but is {token}",
             )
-    limit = model.manifest.max_source_length
-    if not truncate:
-        check_length(len(token_ids), limit, field)
-    return Source(tuple(token_ids[:limit]), max(0, len(token_ids) - limit))
+    return Source(kept, length - len(kept))
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
@@ -20,7 +21,7 @@ from seqserve.manifest import (
     TokenClassificationRecord,
 )
 from seqserve.registry import Registry, ServedModel
-from seqserve.servicers.requests import check_count, check_text
+from seqserve.servicers.requests import check_count, check_text, check_token_count
 from seqserve.tokenizer import TokenSpan
 from seqserve.v1 import model_pb2, model_pb2_grpc
 
@@ -73,16 +74,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         check_count(len(request.texts), "texts", self._config)
         for index, text in enumerate(request.texts):
             check_text(text, f"texts[{index}]", self._config)
-        spans = await asyncio.to_thread(
-            lambda: [model.source_tokenizer.spans(text) for text in request.texts]
-        )
-        return model_pb2.TokenizeResponse(
-            tokenizations=[
-                model_pb2.Tokenization(tokens=[_token(span) for span in text_spans])
-                for text_spans in spans
-            ],
-            model=_reference(model),
-        )
+        return await asyncio.to_thread(_tokenize, model, request.texts, self._config)
 
     async def Detokenize(  # noqa: N802
         self, request: model_pb2.DetokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -90,19 +82,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Joins tokens to texts."""
         model = self._registry.find(request.model_name, request.model_version, None)
         check_count(len(request.sequences), "sequences", self._config)
-        size = _target_vocabulary_size(model)
-        rows = [list(sequence.token_ids) for sequence in request.sequences]
-        for row, token_ids in enumerate(rows):
-            for index, token in enumerate(token_ids):
-                if not 0 <= token < size:
-                    field = f"sequences[{row}].token_ids[{index}]"
-                    raise InvalidRequestError(
-                        field, f"`{field}` must be at least 0 and below {size}, but is {token}"
-                    )
-        texts = await asyncio.to_thread(
-            lambda: [model.target_tokenizer.decode(token_ids) for token_ids in rows]
-        )
-        return model_pb2.DetokenizeResponse(texts=texts, model=_reference(model))
+        num_tokens = sum(len(sequence.token_ids) for sequence in request.sequences)
+        check_token_count(num_tokens, "sequences", self._config)
+        return await asyncio.to_thread(_detokenize, model, request.sequences)
 
     def _describe(self, model: ServedModel) -> model_pb2.Model:
         manifest = model.manifest
@@ -131,6 +113,47 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             )
         _describe_head(manifest, message)
         return message
+
+
+def _tokenize(
+    model: ServedModel, texts: Items[str], config: ServerConfig
+) -> model_pb2.TokenizeResponse:
+    """Splits texts, as long as they hold few enough tokens together. In a thread of its own."""
+    counts: list[int] = []
+
+    def check(num_tokens: int) -> None:
+        counts.append(num_tokens)
+        # Those behind it are not even tokenized.
+        found = f"the first {len(counts)} of {len(texts)} hold"
+        check_token_count(sum(counts), "texts", config, found=found)
+
+    return model_pb2.TokenizeResponse(
+        tokenizations=[
+            model_pb2.Tokenization(
+                tokens=[_token(span) for span in model.source_tokenizer.spans(text, check)]
+            )
+            for text in texts
+        ],
+        model=_reference(model),
+    )
+
+
+def _detokenize(
+    model: ServedModel, sequences: Items[model_pb2.TokenSequence]
+) -> model_pb2.DetokenizeResponse:
+    """Joins tokens that are in the vocabulary. In a thread of its own."""
+    size = _target_vocabulary_size(model)
+    texts = []
+    for row, sequence in enumerate(sequences):
+        token_ids = list(sequence.token_ids)
+        for index, token in enumerate(token_ids):
+            if not 0 <= token < size:
+                field = f"sequences[{row}].token_ids[{index}]"
+                raise InvalidRequestError(
+                    field, f"`{field}` must be at least 0 and below {size}, but is {token}"
+                )
+        texts.append(model.target_tokenizer.decode(token_ids))
+    return model_pb2.DetokenizeResponse(texts=texts, model=_reference(model))
 
 
 def _describe_generation(

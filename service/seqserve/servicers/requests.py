@@ -52,6 +52,18 @@ def check_count(num_inputs: int, field: str, config: ServerConfig) -> None:
         )
 
 
+def check_token_count(
+    num_tokens: int, field: str, config: ServerConfig, *, found: str = "it holds"
+) -> None:
+    """Refuses requests with too many tokens to look at each."""
+    if num_tokens > config.max_tokens_per_request:
+        raise InvalidRequestError(
+            field,
+            f"`{field}` must hold at most {config.max_tokens_per_request} tokens in all "
+            f"(max_tokens_per_request), but {found} {num_tokens}",
+        )
+
+
 def check_text(text: str, field: str, config: ServerConfig) -> None:
     """Refuses empty texts, and those too large to be tokenized."""
     if not text:
