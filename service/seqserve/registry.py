@@ -57,6 +57,7 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
     num_threads = config.threads or available_cpus()
     engine: Engine
     if manifest.generation is not None:
+        _check_beams(folder, manifest.generation.num_beams, config.max_num_beams)
         target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
         _check_vocabulary(folder, target_tokenizer, manifest.generation.target_vocabulary_size)
         engine = GenerationEngine(
@@ -83,6 +84,15 @@ def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_embeddings: int) -
         raise ModelFolderError(
             f"{folder}: the tokenizer has {tokenizer.vocabulary_size} entries, but the model "
             f"embeds only {num_embeddings}"
+        )
+
+
+def _check_beams(folder: Path, num_beams: int, max_num_beams: int) -> None:
+    """Refuses a default that no request may ask for; lowering it would change every answer."""
+    if num_beams > max_num_beams:
+        raise ModelFolderError(
+            f"{folder} decodes with {num_beams} beams by default, but max_num_beams is "
+            f"{max_num_beams}; raise --max-num-beams, or export the model with fewer beams"
         )
 
 

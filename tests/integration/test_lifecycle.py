@@ -1,6 +1,7 @@
 """Start, health, metrics, reflection, and the way down."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -14,6 +15,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from processes import read_metrics, start_process
+from seqserve.config import ServerConfig
+from seqserve.errors import ModelFolderError
+from seqserve.manifest import MANIFEST_FILE
+from seqserve.metrics import Metrics
+from seqserve.registry import Registry
 from seqserve.v1 import generation_pb2, generation_pb2_grpc
 from serving import MakeServer, source
 
@@ -160,3 +166,23 @@ def test_altered_model_file_is_refused_at_start(store: Path, tmp_path: Path) -> 
     _, errors = process.communicate(timeout=30)
     assert process.returncode == 2
     assert "decode.onnx is not the file of the manifest" in errors
+
+
+def test_model_with_more_beams_than_allowed_is_refused_at_start(
+    store: Path, tmp_path: Path
+) -> None:
+    """Its default is never lowered; the message says what to change."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    folder = copy / "tiny" / "1"
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest["generation"]["num_beams"] = 8
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="utf-8")
+    config = ServerConfig(models=copy, max_num_beams=4, threads=1)
+    with pytest.raises(ModelFolderError) as caught:
+        Registry.open(config, Metrics())
+    assert str(caught.value) == (
+        f"{folder} decodes with 8 beams by default, but max_num_beams is 4; raise "
+        "--max-num-beams, or export the model with fewer beams"
+    )
+    assert Registry.open(ServerConfig(models=copy, max_num_beams=8, threads=1), Metrics()).models

@@ -122,8 +122,3 @@ def test_more_answers_than_beams_are_refused() -> None:
     field, message = refusal({"num_beams": 4, "num_return_sequences": 4}, {"num_beams": 2})
     assert field == "options.num_return_sequences"
     assert message == "`num_return_sequences` must be at most 2, but is 4"
-
-
-def test_default_beams_of_the_model_stay_within_the_server() -> None:
-    """A model's default may not make the server run more beams than it allows."""
-    assert resolve(num_beams=30).num_beams == 8

@@ -161,7 +161,7 @@ def _describe_generation(
 ) -> model_pb2.GenerationSettings:
     message = model_pb2.GenerationSettings(
         max_new_tokens=record.max_new_tokens,
-        num_beams=min(record.num_beams, max_num_beams),
+        num_beams=record.num_beams,
         length_penalty=record.length_penalty,
         max_target_length=record.max_target_length,
         max_num_beams=max_num_beams,

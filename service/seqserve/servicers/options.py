@@ -78,7 +78,7 @@ class _Checks:
     def integer(self, name: str, default: int, low: int, high: int) -> int:
         value = self._values.get(name)
         if value is None:
-            return min(default, high) if name == "num_beams" else default
+            return default
         if value < low:
             raise self._refusal(name, f"must be at least {low}, but is {value}")
         if value > high:
