@@ -79,15 +79,8 @@ class _Call:
     @contextlib.contextmanager
     def connect(self) -> Iterator[Client]:
         """A client; a failed call becomes one line and exit code 1."""
-        root_certificates = self.ca.read_bytes() if self.ca else None
         try:
-            with Client(
-                self.target,
-                timeout_seconds=self.timeout,
-                token=self.token,
-                tls=self.tls,
-                root_certificates=root_certificates,
-            ) as client:
+            with self._open() as client:
                 yield client
         except CallError as error:
             hint = ""
@@ -95,6 +88,21 @@ class _Call:
                 hint = f" (is a server at {self.target}? start one with: seqserve serve)"
             click.echo(f"error: {error}{hint}", err=True)
             sys.exit(1)
+
+    def _open(self) -> Client:
+        """The client; options that it refuses become one line and exit code 2."""
+        try:
+            return Client(
+                self.target,
+                timeout_seconds=self.timeout,
+                token=self.token,
+                tls=self.tls,
+                root_certificates=self.ca.read_bytes() if self.ca else None,
+            )
+        except ValueError as error:
+            hint = "the options are --tls, --ca, and --token or SEQSERVE_TOKEN"
+            click.echo(f"error: {error} ({hint})", err=True)
+            sys.exit(2)
 
 
 def _with(options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:

@@ -159,6 +159,30 @@ def test_unavailable_comes_with_a_hint(server: FakeServer) -> None:
     assert isinstance(result.exception, SystemExit)
 
 
+def test_token_is_not_sent_in_clear_to_another_machine() -> None:
+    """One line and exit code 2, wherever the token comes from; with --tls the call is made."""
+    arguments = ["models", "--target", "server.example:1", "--timeout", "0.1"]
+    environment = {"SEQSERVE_TOKEN": "secret"}
+    result = CliRunner().invoke(main, arguments, env=environment)
+    assert (result.exit_code, result.stderr) == (
+        2,
+        "error: the token would be sent to server.example:1 in clear; set `tls`, or leave `token` "
+        "out (the options are --tls, --ca, and --token or SEQSERVE_TOKEN)\n",
+    )
+    assert isinstance(result.exception, SystemExit)
+    assert CliRunner().invoke(main, [*arguments, "--tls"], env=environment).exit_code == 1
+
+
+def test_root_certificates_without_tls_are_wrong(tmp_path: Path) -> None:
+    """They would be ignored."""
+    path = tmp_path / "ca.pem"
+    path.write_text("-----BEGIN CERTIFICATE-----\n", encoding="ascii")
+    result = CliRunner().invoke(main, ["models", "--ca", str(path)])
+    assert result.exit_code == 2
+    assert result.stderr.startswith("error: `root_certificates` has an effect with TLS only; ")
+    assert result.stderr.count("\n") == 1
+
+
 def test_flags_win_over_variables(server: FakeServer) -> None:
     """For the address and for the token."""
     arguments = ["models", "--target", server.target, "--token", "flag"]

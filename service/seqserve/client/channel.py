@@ -1,10 +1,14 @@
 """How both clients connect: retries, balancing, keepalive, TLS, token."""
 
+import contextlib
 import dataclasses
+import ipaddress
 import json
 
 import grpc
 
+_SCHEMES = ("dns", "ipv4", "ipv6", "passthrough")
+_LOCAL_SCHEMES = ("unix", "unix-abstract")
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 
 _RETRY_POLICY = {
@@ -25,20 +29,35 @@ class Connection:
     target: str = "localhost:50051"
     """``host:port``, or ``dns:///name:port`` to spread calls over all addresses of a name."""
     token: str | None = None
-    """Sent as ``authorization: Bearer``."""
+    """Sent as ``authorization: Bearer``; never in clear to another machine."""
     tls: bool = False
     root_certificates: bytes | None = None
-    """PEM; None means the system's. Implies TLS."""
+    """PEM, for TLS; None means the system's."""
     certificate: bytes | None = None
     """PEM chain of this client, for mutual TLS, with ``private_key``."""
     private_key: bytes | None = None
     retries: bool = True
     """Whether calls that were refused or did not arrive are tried again; they are idempotent."""
 
-    @property
-    def is_secure(self) -> bool:
-        """Whether to use TLS."""
-        return self.tls or self.root_certificates is not None
+    def __post_init__(self) -> None:
+        """Refuses what would be ignored or told to everybody.
+
+        Raises:
+            ValueError: Certificates without TLS, half of a client's own, or a token in clear.
+        """
+        if not self.tls:
+            for name in ("root_certificates", "certificate", "private_key"):
+                if getattr(self, name) is not None:
+                    raise ValueError(
+                        f"`{name}` has an effect with TLS only; set `tls`, or leave it out"
+                    )
+            if self.token is not None and not is_local(self.target):
+                raise ValueError(
+                    f"the token would be sent to {self.target} in clear; set `tls`, or leave "
+                    "`token` out"
+                )
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("`certificate` and `private_key` must be set together")
 
     def credentials(self) -> grpc.ChannelCredentials:
         """What TLS needs."""
@@ -71,3 +90,30 @@ class Connection:
             ("grpc.keepalive_time_ms", 60_000),
             ("grpc.keepalive_timeout_ms", 20_000),
         ]
+
+
+def is_local(target: str) -> bool:
+    """Whether a target is certain to be on this machine: a loopback address or a Unix socket.
+
+    Source: the target syntax of gRPC, ``scheme:[//authority/]address[,address...]``.
+    """
+    scheme, colon, rest = target.partition(":")
+    if colon and scheme in _LOCAL_SCHEMES:
+        return True
+    addresses = target
+    if colon and scheme in _SCHEMES:
+        addresses = rest.rpartition("/")[2] if rest.startswith("//") else rest
+    return all(map(_is_loopback, addresses.split(",")))
+
+
+def _is_loopback(address: str) -> bool:
+    host = address
+    if address.startswith("["):
+        host = address[1:].partition("]")[0]
+    elif address.count(":") == 1:
+        host = address.partition(":")[0]
+    if host == "localhost":
+        return True
+    with contextlib.suppress(ValueError):  # a name
+        return ipaddress.ip_address(host).is_loopback
+    return False

@@ -39,6 +39,9 @@ class Client:
             target: ``host:port``, or ``dns:///name:port`` for round robin over a name's addresses.
             timeout_seconds: Deadline of each call.
             connection: Further fields of :class:`Connection`: token, tls, certificates, retries.
+
+        Raises:
+            ValueError: A setting would be ignored, or a token sent in clear to another machine.
         """
         settings = Connection(target=target, **connection)
         self._timeout_seconds = timeout_seconds
@@ -46,7 +49,7 @@ class Client:
         options = settings.options()
         self._channel = (
             grpc.secure_channel(target, settings.credentials(), options)
-            if settings.is_secure
+            if settings.tls
             else grpc.insecure_channel(target, options)
         )
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
