@@ -51,7 +51,9 @@ def open_session(path: Path, *, num_threads: int) -> onnxruntime.InferenceSessio
     options.enable_mem_pattern = False
     # Spinning threads would take the cores that run the event loop and the tokenizer.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    options.add_session_config_entry("session.set_denormal_as_zero", "1")
+    # NOTE: session.set_denormal_as_zero stays off. It changes the mode of the pool's threads and of
+    # the thread that opens the session, but not of the one that runs it, so that the bits of a
+    # result would depend on which thread computed which row.
     try:
         return onnxruntime.InferenceSession(
             str(path), sess_options=options, providers=["CPUExecutionProvider"]
