@@ -43,6 +43,8 @@ MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
 _SERVICE_TASKS = {GENERATION_SERVICE: Task.GENERATE, ENCODING_SERVICE: Task.EMBED}
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+_MAX_PENDING_CALLS = 16_384
+"""Calls that gRPC keeps for the event loop, without their messages; it drops what exceeds them."""
 _END_SECONDS = 2.0
 """Given to calls that are ended, to send their status; more than a caller that does not read gets.
 """
@@ -190,7 +192,10 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Two servers on one port would share its connections at random.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", config.max_message_bytes),
-        ("grpc.max_concurrent_streams", 256),
+        # Admission refuses, with details, a time to retry and a metric. gRPC's own limits would
+        # refuse without any: streams of a connection, and calls that wait for the event loop.
+        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
+        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 20_000),
         ("grpc.keepalive_permit_without_calls", 1),

@@ -1,5 +1,6 @@
 """What the server refuses, with which code and words."""
 
+import asyncio
 import json
 import shutil
 import threading
@@ -304,6 +305,33 @@ async def test_overload_is_refused_at_once_with_a_time_to_retry(serving: MakeSer
     trailers = dict(caught.value.trailing_metadata() or ())
     assert trailers["grpc-retry-pushback-ms"] == "1000"
     assert len(accepted.results) == 3
+
+
+async def test_flood_is_refused_by_admission(serving: MakeServer) -> None:
+    """Each of 1,500 calls on one connection gets its answer, or a refusal with a time to retry."""
+    request = generate(inputs=[source([5, 6, 7, 1], max_new_tokens=4)])
+    async with serving(max_outstanding=8, max_inputs_per_request=8) as running:
+        calls = [running.generation.Generate(request) for _ in range(1500)]
+        ends = await asyncio.gather(*calls, return_exceptions=True)
+        rejected = running.metrics.registry.get_sample_value(
+            "seqserve_rejected_total",
+            {"model_name": "tiny", "model_version": "1", "reason": "queue_full"},
+        )
+    num_refused = 0
+    for end in ends:
+        if isinstance(end, generation_pb2.GenerateResponse):
+            assert len(end.results) == 1
+            continue
+        assert isinstance(end, grpc.aio.AioRpcError)
+        assert end.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, status_of(end)
+        trailers = dict(end.trailing_metadata() or ())
+        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
+        retry = error_details_pb2.RetryInfo()
+        assert any(detail.Unpack(retry) for detail in status.details)
+        assert retry.retry_delay.seconds == 1
+        num_refused += 1
+    assert 0 < num_refused < 1500
+    assert rejected == num_refused
 
 
 async def test_refused_calls_are_not_tokenized(
