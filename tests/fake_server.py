@@ -124,7 +124,11 @@ class FakeServer(
         self._receive(request, context)
         return encoding_pb2.EmbedResponse(
             embeddings=[
-                encoding_pb2.Embedding(values=[len(text), 1.0], token_count=len(text))
+                encoding_pb2.Embedding(
+                    values=[len(text), 1.0],
+                    token_count=len(text),
+                    truncated_token_count=3 if text == "long" else 0,
+                )
                 for text in request.inputs
             ]
         )

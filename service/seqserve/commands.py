@@ -130,13 +130,38 @@ def _calling(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _read_inputs(inputs: tuple[str, ...]) -> list[str]:
-    """The arguments, or the lines of standard input if there are none or only ``-``."""
+    """The arguments, or the lines of standard input if there are none or only ``-``.
+
+    Lines end with a line feed and nothing else, so that answers line up with lines.
+    """
     if inputs and inputs != ("-",):
         return list(inputs)
-    lines = [line for line in sys.stdin.read().splitlines() if line.strip()]
-    if not lines:
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"standard input is not UTF-8: {error}") from error
+    if not text:
         raise click.UsageError("give a text as an argument or lines on standard input")
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise click.UsageError(
+                f"line {number} of standard input is blank, but every line is an input; remove it"
+            )
     return lines
+
+
+def _refuse_together(first: str, *others: tuple[str, bool]) -> None:
+    """Refuses options that would be ignored next to another one."""
+    for name, is_given in others:
+        if is_given:
+            raise click.UsageError(f"{name} has no effect with {first}; leave one of them out")
+
+
+def _note_truncation(number: int, count: int) -> None:
+    """Says on standard error that an input was cut."""
+    if count:
+        click.echo(f"note: {count} tokens of input {number} were cut", err=True)
 
 
 @click.command()
@@ -167,10 +192,13 @@ def generate(
     )
     if scores:
         options["return_scores"] = True
+    if stream:
+        is_several = decoding["num_return_sequences"] is not None
+        _refuse_together("--stream", ("--scores", scores), ("--num-return-sequences", is_several))
     texts = _read_inputs(inputs)
     with call.connect() as client:
         if stream:
-            for text in texts:
+            for number, text in enumerate(texts, 1):
                 pieces = client.generate_stream(
                     text,
                     model=call.model,
@@ -181,6 +209,7 @@ def generate(
                     **options,
                 )
                 _print_stream(pieces, as_json=call.as_json)
+                _note_truncation(number, pieces.result.truncated_token_count)
             return
         generations = client.generate(
             texts,
@@ -191,8 +220,9 @@ def generate(
             truncate=truncate,
             **options,
         )
-    for text, generation in zip(texts, generations, strict=True):
+    for number, (text, generation) in enumerate(zip(texts, generations, strict=True), 1):
         _print_generation(text, generation, scores=scores, as_json=call.as_json)
+        _note_truncation(number, generation.truncated_token_count)
 
 
 def _print_stream(stream: GenerationStream, *, as_json: bool) -> None:
@@ -214,10 +244,6 @@ def _print_generation(text: str, generation: Generation, *, scores: bool, as_jso
     for hypothesis in generation.hypotheses:
         prefix = f"{hypothesis.score:.4f}\t" if scores and hypothesis.score is not None else ""
         click.echo(f"{prefix}{hypothesis.text}")
-    if generation.truncated_token_count:
-        click.echo(
-            f"note: {generation.truncated_token_count} tokens of the input were cut", err=True
-        )
 
 
 @click.command()
@@ -245,11 +271,18 @@ def embed(
 
     Prints one JSON array a line, or with --json an object with the text and token counts.
     """
+    if similarity:
+        is_written = output is not None
+        _refuse_together("--similarity", ("--json", call.as_json), ("--output", is_written))
+    if output is not None:
+        _refuse_together("--output", ("--json", call.as_json))
     texts = _read_inputs(inputs)
     with call.connect() as client:
         embeddings = client.embed(
             texts, model=call.model, version=call.version, normalize=normalize, truncate=truncate
         )
+    for number, count in enumerate(embeddings.truncated_token_counts, 1):
+        _note_truncation(number, count)
     if output is not None:
         try:
             # Given a name, numpy would append .npy to it.
@@ -289,9 +322,12 @@ def _print_similarities(texts: list[str], embeddings: Embeddings) -> None:
 @click.command()
 @_calling
 def models(call: _Call) -> None:
-    """Lists the served models."""
+    """Lists the served models, or describes the one that --model and --version name."""
     with call.connect() as client:
-        infos = client.list_models()
+        if call.model or call.version:
+            infos = [client.get_model(call.model, call.version)]
+        else:
+            infos = client.list_models()
     if call.as_json:
         for info in infos:
             click.echo(json.dumps(dataclasses.asdict(info), ensure_ascii=False))

@@ -21,7 +21,7 @@ def server() -> Iterator[FakeServer]:
         yield running
 
 
-def run(server: FakeServer, *arguments: str, stdin: str | None = None) -> Result:
+def run(server: FakeServer, *arguments: str, stdin: str | bytes | None = None) -> Result:
     """Runs a command; the address comes from the environment."""
     environment = {"SEQSERVE_TARGET": server.target, "SEQSERVE_TOKEN": "t"}
     return CliRunner().invoke(main, arguments, input=stdin, env=environment)
@@ -42,8 +42,9 @@ def test_scores_come_before_texts(server: FakeServer) -> None:
 
 
 def test_inputs_are_read_from_standard_input(server: FakeServer) -> None:
-    """One a line, empty lines left out."""
-    assert run(server, "generate", stdin="ab\n\nc\n").stdout == "AB\nab\nC\nc\n"
+    """One a line, with or without an end of the last one."""
+    assert run(server, "generate", stdin="ab\nc\n").stdout == "AB\nab\nC\nc\n"
+    assert run(server, "generate", stdin="ab\nc").stdout == "AB\nab\nC\nc\n"
     assert run(server, "generate", "-", stdin="d\n").stdout == "D\nd\n"
 
 
@@ -67,10 +68,76 @@ def test_stream_prints_pieces(server: FakeServer) -> None:
     assert run(server, "generate", "--stream", "abc").stdout == "ABC\n"
 
 
-def test_truncation_is_noted(server: FakeServer) -> None:
-    """On standard error, so that the output stays clean."""
-    result = run(server, "generate", "--truncate", "long")
-    assert result.stderr == "note: 3 tokens of the input were cut\n"
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["generate"],
+        ["generate", "--json"],
+        ["generate", "--stream"],
+        ["generate", "--stream", "--json"],
+        ["embed"],
+        ["embed", "--json"],
+        ["embed", "--similarity"],
+        ["embed", "--output"],
+    ],
+    ids=" ".join,
+)
+def test_truncation_is_noted(server: FakeServer, tmp_path: Path, flags: list[str]) -> None:
+    """On standard error, so that the output stays clean; the note says which input was cut."""
+    path = [str(tmp_path / "vectors.npy")] if "--output" in flags else []
+    result = run(server, *flags, *path, "--truncate", "short", "long")
+    assert result.exit_code == 0
+    assert result.stderr == "note: 3 tokens of input 2 were cut\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ignored", "winner"),
+    [
+        (["generate", "--stream", "--scores"], "--scores", "--stream"),
+        (
+            ["generate", "--stream", "--num-return-sequences", "2", "--num-beams", "2"],
+            *("--num-return-sequences", "--stream"),
+        ),
+        (["embed", "--similarity", "--json"], "--json", "--similarity"),
+        (["embed", "--similarity", "--output", "x.npy"], "--output", "--similarity"),
+        (["embed", "--output", "x.npy", "--json"], "--json", "--output"),
+    ],
+)
+def test_options_that_would_be_ignored_are_wrong_usage(
+    server: FakeServer, arguments: list[str], ignored: str, winner: str
+) -> None:
+    """Exit code 2 before any call."""
+    result = run(server, *arguments, "a")
+    assert result.exit_code == 2
+    assert f"{ignored} has no effect with {winner}; leave one of them out" in result.stderr
+    assert not server.requests
+
+
+def test_lines_end_with_line_feeds_alone(server: FakeServer) -> None:
+    """What else ends lines elsewhere belongs to the text, but for one carriage return at the end.
+
+    Answers would not line up with the lines of the input.
+    """
+    lines = ["a\u2028b", "c\fd", "e\x1cf", "g\rh", "i\x85j"]
+    stdin = "\r\n".join(lines).encode()
+    assert run(server, "tokenize", stdin=stdin).exit_code == 0
+    assert list(server.requests[0].texts) == lines
+
+
+def test_input_that_is_not_utf8_is_wrong_usage(server: FakeServer) -> None:
+    """Exit code 2, and where it stands."""
+    result = run(server, "tokenize", stdin=b"a\xffb\n")
+    assert result.exit_code == 2
+    assert "standard input is not UTF-8" in result.stderr
+    assert "position 1" in result.stderr
+
+
+def test_models_describes_the_one_that_is_named(server: FakeServer) -> None:
+    """The options of the call are not ignored."""
+    records = run(server, "models", "--json", "--model", "fake", "--version", "1").stdout
+    assert [json.loads(line)["name"] for line in records.splitlines()] == ["fake"]
+    (request,) = server.requests
+    assert (request.model_name, request.model_version) == ("fake", "1")
 
 
 def test_refusal_is_one_line_and_exit_1(server: FakeServer) -> None:
@@ -221,11 +288,14 @@ def test_normalize_is_sent_if_given(server: FakeServer) -> None:
 
 @pytest.mark.parametrize("command", ["generate", "embed", "tokenize"])
 def test_blank_input_is_wrong_usage(server: FakeServer, command: str) -> None:
-    """Exit code 2 before any call, for every command that reads inputs."""
+    """Exit code 2 before any call, for every command that reads inputs, with the line's number."""
     for arguments in ([command], [command, "-"]):
-        result = run(server, *arguments, stdin="\n \n")
-        assert result.exit_code == 2
-        assert "give a text as an argument or lines on standard input" in result.stderr
+        for stdin, number in (("\n", 1), ("a\n \nb\n", 2), ("a\n\n", 2), ("a\r\n\r\n", 2)):
+            result = run(server, *arguments, stdin=stdin)
+            assert result.exit_code == 2
+            assert (
+                f"line {number} of standard input is blank, but every line is an input; remove it"
+            ) in " ".join(result.stderr.split())
     assert not server.requests
 
 
