@@ -19,6 +19,8 @@ PREFIX = "SEQSERVE_"
 CLIENT_VARIABLES = frozenset({"SEQSERVE_TARGET", "SEQSERVE_TOKEN"})
 """Variables with our prefix that the client's commands read; the server leaves them alone."""
 CONFIG_VARIABLE = "SEQSERVE_CONFIG"
+_MAX_SECONDS = 86_400
+"""A day; gRPC counts milliseconds in 32 bits."""
 
 
 class ServerConfig(pydantic.BaseModel):
@@ -40,7 +42,10 @@ class ServerConfig(pydantic.BaseModel):
         default=9090, ge=0, le=65535, description="Prometheus metrics over HTTP; 0 picks one."
     )
     threads: int = pydantic.Field(
-        default=0, ge=0, description="Computing threads per model; 0: the CPUs of this process."
+        default=0,
+        ge=0,
+        le=1024,
+        description="Computing threads per model; 0: the CPUs of this process.",
     )
     max_batch_size: int = pydantic.Field(
         default=64, ge=1, le=1024, description="Rows of the running batch: live hypotheses."
@@ -66,13 +71,19 @@ class ServerConfig(pydantic.BaseModel):
         default=16, ge=1, description="Beams a request may ask for; at most max_batch_size."
     )
     max_request_seconds: float = pydantic.Field(
-        default=60.0, gt=0, description="Deadline of requests that set none or a later one."
+        default=60.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="Deadline of requests that set none or a later one.",
     )
     max_message_bytes: int = pydantic.Field(
-        default=8_388_608, ge=1024, description="Largest request message."
+        default=8_388_608, ge=1024, le=2**31 - 1, description="Largest request message."
     )
     drain_seconds: float = pydantic.Field(
-        default=30.0, ge=0, description="Time to finish accepted work after SIGTERM."
+        default=30.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="Time to finish calls that began before SIGTERM.",
     )
     reflection: bool = pydantic.Field(
         default=True, description="Whether clients may list the services (grpcurl)."

@@ -7,6 +7,7 @@ import pytest
 
 from seqserve.config import ServerConfig, read_config
 from seqserve.errors import ConfigurationError
+from seqserve.server import _channel_options
 
 
 def write(folder: Path, text: str) -> Path:
@@ -94,7 +95,14 @@ def test_client_variables_are_no_keys_of_the_file(tmp_path: Path) -> None:
         ("max_batch_tokens", 0),
         ("max_num_beams", 0),
         ("max_request_seconds", 0),
+        ("max_request_seconds", "inf"),
+        ("max_request_seconds", "nan"),
+        ("max_request_seconds", 86401),
+        ("max_message_bytes", 2**31),
+        ("max_tokens_per_request", 0),
         ("drain_seconds", -1),
+        ("drain_seconds", "inf"),
+        ("threads", 1025),
         ("threads", "many"),
         ("log_level", "loud"),
         ("reflection", "perhaps"),
@@ -108,6 +116,13 @@ def test_values_out_of_range_name_their_origin(name: str, value: object, tmp_pat
     assert refusal({name: value}).startswith(f"{flag}: Input should be ")
     assert refusal(environment={variable: str(value)}).startswith(f"{variable}: Input should be ")
     assert refusal(file=file).startswith(f"{name} in {file}: Input should be ")
+
+
+def test_largest_values_are_what_grpc_takes() -> None:
+    """Both ends of a range belong to it, and a server can be made with them."""
+    config = read_config({"max_request_seconds": "86400", "max_message_bytes": 2**31 - 1}, None, {})
+    options = dict(_channel_options(config))
+    assert all(-(2**31) <= value < 2**31 for value in options.values())
 
 
 def test_overridden_value_is_not_checked() -> None:
