@@ -188,6 +188,7 @@ class Worker:
             sequence = self._inbox.get()
             if sequence is not None:
                 events.append(Event(sequence, answer=loss))
+        self._observe_load()
         self._deliver(events)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._on_death)

@@ -21,10 +21,17 @@ PATIENCE_SECONDS = 20.0
 """Far beyond what any test takes: only a worker that forgot someone gets here."""
 
 
-def make_worker(engine: FakeEngine, **settings: Any) -> Worker:
+def make_worker(engine: FakeEngine, metrics: Metrics | None = None, **settings: Any) -> Worker:
     """A worker of at most 8 rows, not started."""
-    metrics = ModelMetrics(Metrics(), "fake", "1")
-    return Worker(engine, SchedulerLimits(8, 64), metrics, name="fake/1", **settings)
+    model_metrics = ModelMetrics(metrics or Metrics(), "fake", "1")
+    return Worker(engine, SchedulerLimits(8, 64), model_metrics, name="fake/1", **settings)
+
+
+def read_load(metrics: Metrics) -> list[float | None]:
+    """The gauges: waiting, running, live rows."""
+    labels = {"model_name": "fake", "model_version": "1"}
+    names = ("waiting_sequences", "running_sequences", "live_rows")
+    return [metrics.registry.get_sample_value(f"seqserve_{name}", labels) for name in names]
 
 
 @contextlib.asynccontextmanager
@@ -160,16 +167,20 @@ def one_too_few(batch: Batch) -> list[Outcome]:
 
 @pytest.mark.parametrize("phase", ["encode", "decode", "embed"])
 async def test_fault_outside_the_engine_fails_everything(phase: str) -> None:
-    """Taken, running, waiting and unseen sequences all hear that the worker was lost."""
+    """Taken, running, waiting and unseen sequences all hear that the worker was lost.
+
+    Nothing counts as waiting or running afterwards.
+    """
     engine = FakeEngine("embed" if phase == "embed" else "encode")
     dead = asyncio.Event()
+    metrics = Metrics()
 
     def break_later(batch: Batch) -> list[Outcome]:
         return one_too_few(batch) if batch.phase == phase else run_plainly(batch)
 
     engine.script = break_later
     engine.gate.clear()
-    async with running(engine, dead.set) as worker:
+    async with running(engine, dead.set, metrics=metrics) as worker:
         submissions = [make_submission(is_embedded=phase == "embed") for _ in range(20)]
         worker.submit([sequence for sequence, _ in submissions[:12]])
         await arrival(engine)
@@ -181,6 +192,7 @@ async def test_fault_outside_the_engine_fails_everything(phase: str) -> None:
         with pytest.raises(UnavailableError, match="worker was lost"):
             worker.submit([make_submission()[0]])
     assert {type(answer) for answer in answers} == {UnavailableError}
+    assert read_load(metrics) == [0, 0, 0]
 
 
 async def test_close_answers_what_was_submitted() -> None:
