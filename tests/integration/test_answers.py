@@ -2,11 +2,13 @@
 
 import asyncio
 import random
+import threading
 import time
 
 import grpc
 import pytest
 
+from seqserve.sequence import Batch, Outcome
 from seqserve.v1 import generation_pb2
 from serving import MakeServer, RunningServer, source
 
@@ -18,6 +20,16 @@ def assert_idle(running: RunningServer) -> None:
     scheduler.check()
     assert repr(scheduler) == "Scheduler(waiting=0, running=0, free_rows=64)"
     assert running.num_outstanding == 0
+
+
+def count_codes(running: RunningServer) -> dict[str, float]:
+    """Answered calls by their code."""
+    return {
+        sample.labels["code"]: sample.value
+        for metric in running.metrics.registry.collect()
+        for sample in metric.samples
+        if sample.name == "seqserve_requests_total"
+    }
 
 
 async def settle(running: RunningServer) -> None:
@@ -136,3 +148,35 @@ async def test_deadline_reaches_the_running_batch(
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         await settle(running)
         assert_idle(running)
+
+
+async def test_passed_deadlines_and_cancels_are_told_apart(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Metrics and the log have what the caller was told, also where gRPC ended the call."""
+    opened = threading.Event()
+    async with serving() as running:
+        engine = running.registry.find("tiny", "", None).worker._engine
+        whole = engine.run
+
+        def wait(batch: Batch) -> list[Outcome]:
+            assert opened.wait(20)
+            return whole(batch)
+
+        monkeypatch.setattr(engine, "run", wait)
+        request = generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])])
+        late = [running.generation.Generate(request, timeout=0.1) for _ in range(5)]
+        leaving = running.generation.Generate(request, timeout=30)
+        ends = await asyncio.gather(*late, return_exceptions=True)
+        leaving.cancel()
+        codes: dict[str, float] = {}
+        async with asyncio.timeout(10):
+            while sum(codes.values()) < 6:
+                await asyncio.sleep(0.005)
+                codes = count_codes(running)
+        opened.set()
+        await settle(running)
+    assert {end.code().name for end in ends if isinstance(end, grpc.aio.AioRpcError)} == {
+        "DEADLINE_EXCEEDED"
+    }
+    assert codes == {"DEADLINE_EXCEEDED": 5, "CANCELLED": 1}

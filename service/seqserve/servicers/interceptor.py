@@ -25,6 +25,8 @@ from seqserve.servicers.status import Status, to_status
 _log = structlog.get_logger(__name__)
 _OURS = ("/seqserve.v1.",)
 _ABORT_SECONDS = 1.0
+_DEADLINE_SLACK = 0.01
+"""Seconds, and part of the whole: gRPC rounds the deadline it sends up by as much."""
 
 
 class _Malformed:
@@ -103,6 +105,7 @@ class _Call:
         self._context = context
         self._request_id = uuid.uuid4().hex
         self._started_at = 0.0
+        self._patience_seconds = context.time_remaining() or 0.0
 
     def begin(self, request: Any) -> None:
         """Refuses what comes too late or could not be read."""
@@ -119,7 +122,7 @@ class _Call:
         code = grpc.StatusCode.OK
         try:
             if isinstance(error, asyncio.CancelledError):
-                code = grpc.StatusCode.CANCELLED
+                code = self._code_of_cancellation()
                 error = self._calls.reason_of_end()
             if isinstance(error, Exception):
                 status = to_status(error, self._request_id)
@@ -129,6 +132,16 @@ class _Call:
                 await self._abort(status)
         finally:
             self._finish(code)
+
+    def _code_of_cancellation(self) -> grpc.StatusCode:
+        """What a caller that is gone was told: its deadline has passed, or it left before.
+
+        Its clock rings first, and its reset may be faster than ours.
+        """
+        remaining = self._context.time_remaining()
+        if remaining is None or remaining > _DEADLINE_SLACK * (1 + self._patience_seconds):
+            return grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.DEADLINE_EXCEEDED
 
     async def _abort(self, status: Status) -> None:
         """Ends the call with a status, without waiting for a caller that does not read."""
