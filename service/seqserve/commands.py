@@ -311,7 +311,9 @@ def _print_vectors(texts: list[str], embeddings: Embeddings, *, as_json: bool) -
 
 
 def _print_similarities(texts: list[str], embeddings: Embeddings) -> None:
-    unit = embeddings.vectors / np.linalg.norm(embeddings.vectors, axis=1, keepdims=True)
+    # In float64 squares of float32 numbers do not overflow; a zero vector is like nothing.
+    vectors = embeddings.vectors.astype(np.float64)
+    unit = vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
     table = Table("", *(str(number + 1) for number in range(len(texts))))
     for number, (text, row) in enumerate(zip(texts, unit @ unit.T, strict=True)):
         # Text: rich would read markup in a string.

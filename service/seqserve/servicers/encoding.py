@@ -74,10 +74,11 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
 def _embedding(
     answer: EmbeddingVector, source: Source, *, is_normalized: bool
 ) -> encoding_pb2.Embedding:
-    values = answer.values
+    values = answer.values.astype(np.float64)
     if is_normalized:
-        # The same floor as torch.nn.functional.normalize: a zero vector stays zero.
-        values = values / max(float(np.linalg.norm(values)), 1e-12)
+        # In float64, whose squares of float32 numbers neither overflow nor vanish. The same floor
+        # as torch.nn.functional.normalize: a zero vector stays zero.
+        values /= max(float(np.linalg.norm(values)), 1e-12)
     return encoding_pb2.Embedding(
         values=values.tolist(),
         token_count=len(source.tokens),
