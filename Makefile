@@ -12,7 +12,7 @@ BENCH ?= quick
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit check format proto bench bench-export train deploy-check clean
+.PHONY: help install demo serve test test-unit check format proto bench bench-export parity train deploy-check clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -61,6 +61,12 @@ proto: $(VENV)/dev.stamp  ## Generates service/seqserve/v1 from proto/.
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
 		--python_out=service --grpc_python_out=service \
 		--mypy_out=quiet:service --mypy_grpc_out=quiet:service $(PROTOS)
+
+parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; writes FAMILIES.md.
+	$(BIN)/pytest tests/integration/test_encoder_decoder_parity.py \
+	  tests/integration/test_encoder_parity.py --parity-table tests/bench/results/parity.json
+	PYTHONPATH=service:tests $(BIN)/python tests/parity_table.py \
+	  tests/bench/results/parity.json export/FAMILIES.md
 
 bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and serves them.
 	$(BIN)/python tests/bench/full_size.py --dtypes fp32 int8

@@ -2,12 +2,9 @@
 
 Tracing a graph takes seconds, so each family stands here with one head and BERT with all; that
 every head of every family is mapped rightly is tested without graphs (``test_encoder_folder``).
-With ``PARITY_TABLE=FILE`` all pairs run, and their differences are written to the file.
+With ``--parity-table FILE`` all pairs run, and their differences are written to the file.
 """
 
-import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from parity_table import ParityTable
 from seqserve.manifest import Manifest, Task
 from seqserve_export.exporter import export_model
 from seqserve_export.onnx_runner import Floats, SourceRunner
@@ -48,30 +46,21 @@ _HEADS = {
 }
 """The head that each family is tested with."""
 
-Differences = dict[str, dict[str, float]]
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One case for each family and head, or as many as fit into a run of all tests."""
+    if "variant" not in metafunc.fixturenames:
+        return
+    if metafunc.config.getoption("--parity-table"):
+        cases = [(variant, task) for variant in VARIANTS for task in TASKS]
+    else:
+        pairs = [("bert", task) for task in TASKS] + list(_HEADS.items())
+        cases = [(find_variant(name), task) for name, task in pairs]
+    metafunc.parametrize(("variant", "task"), cases, ids=str)
 
 
-@pytest.fixture(scope="module")
-def differences() -> Iterator[Differences]:
-    """The worst difference of each family and head; written to the file ``$PARITY_TABLE``."""
-    found: Differences = {}
-    yield found
-    path = os.environ.get("PARITY_TABLE")
-    if path:
-        table = {name: dict(sorted(row.items())) for name, row in sorted(found.items())}
-        Path(path).write_text(json.dumps(table, indent=2) + "\n", encoding="utf-8")
-
-
-def _cases() -> list[tuple[Variant, Task]]:
-    if os.environ.get("PARITY_TABLE"):
-        return [(variant, task) for variant in VARIANTS for task in TASKS]
-    pairs = [("bert", task) for task in TASKS] + list(_HEADS.items())
-    return [(find_variant(name), task) for name, task in pairs]
-
-
-@pytest.mark.parametrize(("variant", "task"), _cases(), ids=str)
 def test_served_model_equals_transformers(
-    variant: Variant, task: Task, tmp_path: Path, differences: Differences
+    variant: Variant, task: Task, tmp_path: Path, parity_table: ParityTable
 ) -> None:
     """Ragged batches in ONNX give what transformers gives for each row alone, unpadded."""
     torch.set_num_threads(1)
@@ -91,7 +80,7 @@ def test_served_model_equals_transformers(
     # What is compared must depend on the source.
     assert np.std([float(values.flat[0]) for values in expected]) > 1e-2
     assert worst <= TOLERANCE
-    differences.setdefault(variant.name, {})[task] = worst
+    parity_table.add_encoder(variant.name, task, worst)
 
 
 def _make_sources(manifest: Manifest) -> tuple[list[list[int]], list[list[int]] | None]:
