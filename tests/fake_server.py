@@ -178,6 +178,7 @@ MODELS = [
         max_source_length=9,
         source_vocabulary_size=30,
         max_inputs_per_request=256,
+        is_batch_invariant=True,
         source="fake-source",
         generation=model_pb2.GenerationSettings(
             max_new_tokens=8, num_beams=1, max_target_length=9, max_num_beams=4

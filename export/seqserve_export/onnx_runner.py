@@ -24,6 +24,8 @@ Floats = NDArray[np.float32]
 def _make_session(path: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
+    # The arena would keep what the largest batch took until the end.
+    options.enable_cpu_mem_arena = False
     # Idle threads must sleep: torch works in turns with onnxruntime here.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])

@@ -67,8 +67,12 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
         engine = EmbeddingEngine(folder, manifest, num_threads=num_threads)
     else:
         engine = PredictionEngine(folder, manifest, num_threads=num_threads)
-    limits = SchedulerLimits(config.max_batch_size, config.max_batch_tokens)
     name = f"{manifest.name}/{manifest.version}"
+    if not manifest.is_batch_invariant:
+        _log.warning(
+            "last bits of results may depend on the batch, as the export found", model=name
+        )
+    limits = SchedulerLimits(config.max_batch_size, config.max_batch_tokens)
     return ServedModel(
         manifest=manifest,
         source_tokenizer=source_tokenizer,

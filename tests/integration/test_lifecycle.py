@@ -11,6 +11,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
@@ -20,7 +21,7 @@ from seqserve.errors import ModelFolderError
 from seqserve.manifest import MANIFEST_FILE
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
-from seqserve.v1 import generation_pb2, generation_pb2_grpc
+from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 from serving import MakeServer, source
 
 
@@ -186,3 +187,23 @@ def test_model_with_more_beams_than_allowed_is_refused_at_start(
         "--max-num-beams, or export the model with fewer beams"
     )
     assert Registry.open(ServerConfig(models=copy, max_num_beams=8, threads=1), Metrics()).models
+
+
+async def test_model_that_depends_on_the_batch_says_so(
+    serving: MakeServer, store: Path, tmp_path: Path
+) -> None:
+    """In the log when it is opened, and to whoever asks for the model."""
+    copy = tmp_path / "store"
+    shutil.copytree(store, copy)
+    path = copy / "tiny" / "1" / MANIFEST_FILE
+    manifest = json.loads(path.read_text(encoding="utf-8")) | {"is_batch_invariant": False}
+    path.write_text(json.dumps(manifest), encoding="utf-8")
+    with structlog.testing.capture_logs() as logs:
+        async with serving(models=copy) as running:
+            reply = await running.model.ListModels(model_pb2.ListModelsRequest())
+    warnings = [(one["event"], one["model"]) for one in logs if one["log_level"] == "warning"]
+    assert warnings == [
+        ("last bits of results may depend on the batch, as the export found", "tiny/1")
+    ]
+    found = {model.name: model.is_batch_invariant for model in reply.models}
+    assert found == {"long": True, "sentence": True, "tiny": False}

@@ -217,6 +217,7 @@ def test_model_has_the_settings_of_its_task() -> None:
         max_source_length=9,
         source_vocabulary_size=30,
         max_inputs_per_request=8,
+        is_batch_invariant=True,
         generation=model_pb2.GenerationSettings(
             max_new_tokens=5,
             num_beams=2,
@@ -241,6 +242,7 @@ def test_model_has_the_settings_of_its_task() -> None:
         max_source_length=9,
         source_vocabulary_size=30,
         max_inputs_per_request=8,
+        is_batch_invariant=True,
         generation=GenerationSettings(
             max_new_tokens=5,
             num_beams=2,

@@ -133,6 +133,8 @@ class ModelInfo:
     max_source_length: int
     source_vocabulary_size: int
     max_inputs_per_request: int
+    is_batch_invariant: bool
+    """Whether results are the same bit for bit, whatever else is in the batch."""
     generation: GenerationSettings | None
     """None for models that do not generate."""
     embedding: EmbeddingSettings | None

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seqserve/v1/model.proto\x12\x0bseqserve.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x04\n\x12GenerationSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x11\n\tnum_beams\x18\x02 \x01(\x05\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\x12\x19\n\x11max_target_length\x18\x04 \x01(\x05\x12\x15\n\rmax_num_beams\x18\x05 \x01(\x05\x12\x1e\n\x16target_vocabulary_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x65\x61rly_stopping\x18\x07 \x01(\x08\x12\x16\n\x0emin_new_tokens\x18\x08 \x01(\x05\x12\x1c\n\x14no_repeat_ngram_size\x18\t \x01(\x05\x12\x1a\n\x12repetition_penalty\x18\n \x01(\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12 \n\x13\x66orced_eos_token_id\x18\x0c \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x14suppressed_token_ids\x18\r \x03(\x05\x12\x18\n\x10source_languages\x18\x0e \x03(\t\x12\x18\n\x10target_languages\x18\x0f \x03(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_source_language\x18\x10 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_target_language\x18\x11 \x01(\tB\x16\n\x14_forced_bos_token_idB\x16\n\x14_forced_eos_token_id\"O\n\x11\x45mbeddingSettings\x12\x16\n\x0e\x65mbedding_size\x18\x01 \x01(\x05\x12\x0f\n\x07pooling\x18\x02 \x01(\t\x12\x11\n\tnormalize\x18\x03 \x01(\x08\"q\n\x16\x43lassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12.\n\x0cproblem_type\x18\x02 \x01(\x0e\x32\x18.seqserve.v1.ProblemType\x12\x17\n\x0fhas_token_types\x18\x03 \x01(\x08\"-\n\x1bTokenClassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\"I\n\x11RerankingSettings\x12\x34\n\nactivation\x18\x01 \x01(\x0e\x32 .seqserve.v1.RerankingActivation\"@\n\x13MaskFillingSettings\x12\x12\n\nmask_token\x18\x01 \x01(\t\x12\x15\n\rmask_token_id\x18\x02 \x01(\x05\"\xaa\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x05tasks\x18\x03 \x03(\x0e\x32\x11.seqserve.v1.Task\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x19\n\x11max_source_length\x18\x06 \x01(\x05\x12\x1e\n\x16source_vocabulary_size\x18\x07 \x01(\x05\x12\x33\n\ngeneration\x18\x08 \x01(\x0b\x32\x1f.seqserve.v1.GenerationSettings\x12\x31\n\tembedding\x18\t \x01(\x0b\x32\x1e.seqserve.v1.EmbeddingSettings\x12\x0e\n\x06source\x18\n \x01(\t\x12\x1e\n\x16max_inputs_per_request\x18\x0b \x01(\x05\x12;\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32#.seqserve.v1.ClassificationSettings\x12\x46\n\x14token_classification\x18\r \x01(\x0b\x32(.seqserve.v1.TokenClassificationSettings\x12\x31\n\treranking\x18\x0e \x01(\x0b\x32\x1e.seqserve.v1.RerankingSettings\x12\x36\n\x0cmask_filling\x18\x0f \x01(\x0b\x32 .seqserve.v1.MaskFillingSettings\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"K\n\x0fTokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"_\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x12\n\nis_special\x18\x05 \x01(\x08\"2\n\x0cTokenization\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Token\"p\n\x10TokenizeResponse\x12\x30\n\rtokenizations\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.Tokenization\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"m\n\x11\x44\x65tokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12-\n\tsequences\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequence\"O\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference*\x91\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x0e\n\nTASK_EMBED\x10\x02\x12\x11\n\rTASK_CLASSIFY\x10\x03\x12\x18\n\x14TASK_CLASSIFY_TOKENS\x10\x04\x12\x0f\n\x0bTASK_RERANK\x10\x05\x12\x12\n\x0eTASK_FILL_MASK\x10\x06*\x85\x01\n\x0bProblemType\x12\x1c\n\x18PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROBLEM_TYPE_SINGLE_LABEL\x10\x01\x12\x1c\n\x18PROBLEM_TYPE_MULTI_LABEL\x10\x02\x12\x1b\n\x17PROBLEM_TYPE_REGRESSION\x10\x03*\x80\x01\n\x13RerankingActivation\x12$\n RERANKING_ACTIVATION_UNSPECIFIED\x10\x00\x12 \n\x1cRERANKING_ACTIVATION_SIGMOID\x10\x01\x12!\n\x1dRERANKING_ACTIVATION_IDENTITY\x10\x02\x32\xbe\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.seqserve.v1.GetModelRequest\x1a\x1d.seqserve.v1.GetModelResponse\x12G\n\x08Tokenize\x12\x1c.seqserve.v1.TokenizeRequest\x1a\x1d.seqserve.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.seqserve.v1.DetokenizeRequest\x1a\x1f.seqserve.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seqserve/v1/model.proto\x12\x0bseqserve.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x04\n\x12GenerationSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x11\n\tnum_beams\x18\x02 \x01(\x05\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\x12\x19\n\x11max_target_length\x18\x04 \x01(\x05\x12\x15\n\rmax_num_beams\x18\x05 \x01(\x05\x12\x1e\n\x16target_vocabulary_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x65\x61rly_stopping\x18\x07 \x01(\x08\x12\x16\n\x0emin_new_tokens\x18\x08 \x01(\x05\x12\x1c\n\x14no_repeat_ngram_size\x18\t \x01(\x05\x12\x1a\n\x12repetition_penalty\x18\n \x01(\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12 \n\x13\x66orced_eos_token_id\x18\x0c \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x14suppressed_token_ids\x18\r \x03(\x05\x12\x18\n\x10source_languages\x18\x0e \x03(\t\x12\x18\n\x10target_languages\x18\x0f \x03(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_source_language\x18\x10 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_target_language\x18\x11 \x01(\tB\x16\n\x14_forced_bos_token_idB\x16\n\x14_forced_eos_token_id\"O\n\x11\x45mbeddingSettings\x12\x16\n\x0e\x65mbedding_size\x18\x01 \x01(\x05\x12\x0f\n\x07pooling\x18\x02 \x01(\t\x12\x11\n\tnormalize\x18\x03 \x01(\x08\"q\n\x16\x43lassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12.\n\x0cproblem_type\x18\x02 \x01(\x0e\x32\x18.seqserve.v1.ProblemType\x12\x17\n\x0fhas_token_types\x18\x03 \x01(\x08\"-\n\x1bTokenClassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\"I\n\x11RerankingSettings\x12\x34\n\nactivation\x18\x01 \x01(\x0e\x32 .seqserve.v1.RerankingActivation\"@\n\x13MaskFillingSettings\x12\x12\n\nmask_token\x18\x01 \x01(\t\x12\x15\n\rmask_token_id\x18\x02 \x01(\x05\"\xc6\x04\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x05tasks\x18\x03 \x03(\x0e\x32\x11.seqserve.v1.Task\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x19\n\x11max_source_length\x18\x06 \x01(\x05\x12\x1e\n\x16source_vocabulary_size\x18\x07 \x01(\x05\x12\x33\n\ngeneration\x18\x08 \x01(\x0b\x32\x1f.seqserve.v1.GenerationSettings\x12\x31\n\tembedding\x18\t \x01(\x0b\x32\x1e.seqserve.v1.EmbeddingSettings\x12\x0e\n\x06source\x18\n \x01(\t\x12\x1e\n\x16max_inputs_per_request\x18\x0b \x01(\x05\x12;\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32#.seqserve.v1.ClassificationSettings\x12\x46\n\x14token_classification\x18\r \x01(\x0b\x32(.seqserve.v1.TokenClassificationSettings\x12\x31\n\treranking\x18\x0e \x01(\x0b\x32\x1e.seqserve.v1.RerankingSettings\x12\x36\n\x0cmask_filling\x18\x0f \x01(\x0b\x32 .seqserve.v1.MaskFillingSettings\x12\x1a\n\x12is_batch_invariant\x18\x14 \x01(\x08\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"K\n\x0fTokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"_\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x12\n\nis_special\x18\x05 \x01(\x08\"2\n\x0cTokenization\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Token\"p\n\x10TokenizeResponse\x12\x30\n\rtokenizations\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.Tokenization\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"m\n\x11\x44\x65tokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12-\n\tsequences\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequence\"O\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference*\x91\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x0e\n\nTASK_EMBED\x10\x02\x12\x11\n\rTASK_CLASSIFY\x10\x03\x12\x18\n\x14TASK_CLASSIFY_TOKENS\x10\x04\x12\x0f\n\x0bTASK_RERANK\x10\x05\x12\x12\n\x0eTASK_FILL_MASK\x10\x06*\x85\x01\n\x0bProblemType\x12\x1c\n\x18PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROBLEM_TYPE_SINGLE_LABEL\x10\x01\x12\x1c\n\x18PROBLEM_TYPE_MULTI_LABEL\x10\x02\x12\x1b\n\x17PROBLEM_TYPE_REGRESSION\x10\x03*\x80\x01\n\x13RerankingActivation\x12$\n RERANKING_ACTIVATION_UNSPECIFIED\x10\x00\x12 \n\x1cRERANKING_ACTIVATION_SIGMOID\x10\x01\x12!\n\x1dRERANKING_ACTIVATION_IDENTITY\x10\x02\x32\xbe\x02\n\x0cModelService\x12M\n\nListModels\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.seqserve.v1.GetModelRequest\x1a\x1d.seqserve.v1.GetModelResponse\x12G\n\x08Tokenize\x12\x1c.seqserve.v1.TokenizeRequest\x1a\x1d.seqserve.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.seqserve.v1.DetokenizeRequest\x1a\x1f.seqserve.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seqserve.v1.model_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TASK']._serialized_start=2337
-  _globals['_TASK']._serialized_end=2482
-  _globals['_PROBLEMTYPE']._serialized_start=2485
-  _globals['_PROBLEMTYPE']._serialized_end=2618
-  _globals['_RERANKINGACTIVATION']._serialized_start=2621
-  _globals['_RERANKINGACTIVATION']._serialized_end=2749
+  _globals['_TASK']._serialized_start=2365
+  _globals['_TASK']._serialized_end=2510
+  _globals['_PROBLEMTYPE']._serialized_start=2513
+  _globals['_PROBLEMTYPE']._serialized_end=2646
+  _globals['_RERANKINGACTIVATION']._serialized_start=2649
+  _globals['_RERANKINGACTIVATION']._serialized_end=2777
   _globals['_MODELREFERENCE']._serialized_start=40
   _globals['_MODELREFERENCE']._serialized_end=87
   _globals['_GENERATIONSETTINGS']._serialized_start=90
@@ -52,29 +52,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MASKFILLINGSETTINGS']._serialized_start=949
   _globals['_MASKFILLINGSETTINGS']._serialized_end=1013
   _globals['_MODEL']._serialized_start=1016
-  _globals['_MODEL']._serialized_end=1570
-  _globals['_LISTMODELSREQUEST']._serialized_start=1572
-  _globals['_LISTMODELSREQUEST']._serialized_end=1591
-  _globals['_LISTMODELSRESPONSE']._serialized_start=1593
-  _globals['_LISTMODELSRESPONSE']._serialized_end=1649
-  _globals['_GETMODELREQUEST']._serialized_start=1651
-  _globals['_GETMODELREQUEST']._serialized_end=1711
-  _globals['_GETMODELRESPONSE']._serialized_start=1713
-  _globals['_GETMODELRESPONSE']._serialized_end=1766
-  _globals['_TOKENIZEREQUEST']._serialized_start=1768
-  _globals['_TOKENIZEREQUEST']._serialized_end=1843
-  _globals['_TOKEN']._serialized_start=1845
-  _globals['_TOKEN']._serialized_end=1940
-  _globals['_TOKENIZATION']._serialized_start=1942
-  _globals['_TOKENIZATION']._serialized_end=1992
-  _globals['_TOKENIZERESPONSE']._serialized_start=1994
-  _globals['_TOKENIZERESPONSE']._serialized_end=2106
-  _globals['_TOKENSEQUENCE']._serialized_start=2108
-  _globals['_TOKENSEQUENCE']._serialized_end=2142
-  _globals['_DETOKENIZEREQUEST']._serialized_start=2144
-  _globals['_DETOKENIZEREQUEST']._serialized_end=2253
-  _globals['_DETOKENIZERESPONSE']._serialized_start=2255
-  _globals['_DETOKENIZERESPONSE']._serialized_end=2334
-  _globals['_MODELSERVICE']._serialized_start=2752
-  _globals['_MODELSERVICE']._serialized_end=3070
+  _globals['_MODEL']._serialized_end=1598
+  _globals['_LISTMODELSREQUEST']._serialized_start=1600
+  _globals['_LISTMODELSREQUEST']._serialized_end=1619
+  _globals['_LISTMODELSRESPONSE']._serialized_start=1621
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1677
+  _globals['_GETMODELREQUEST']._serialized_start=1679
+  _globals['_GETMODELREQUEST']._serialized_end=1739
+  _globals['_GETMODELRESPONSE']._serialized_start=1741
+  _globals['_GETMODELRESPONSE']._serialized_end=1794
+  _globals['_TOKENIZEREQUEST']._serialized_start=1796
+  _globals['_TOKENIZEREQUEST']._serialized_end=1871
+  _globals['_TOKEN']._serialized_start=1873
+  _globals['_TOKEN']._serialized_end=1968
+  _globals['_TOKENIZATION']._serialized_start=1970
+  _globals['_TOKENIZATION']._serialized_end=2020
+  _globals['_TOKENIZERESPONSE']._serialized_start=2022
+  _globals['_TOKENIZERESPONSE']._serialized_end=2134
+  _globals['_TOKENSEQUENCE']._serialized_start=2136
+  _globals['_TOKENSEQUENCE']._serialized_end=2170
+  _globals['_DETOKENIZEREQUEST']._serialized_start=2172
+  _globals['_DETOKENIZEREQUEST']._serialized_end=2281
+  _globals['_DETOKENIZERESPONSE']._serialized_start=2283
+  _globals['_DETOKENIZERESPONSE']._serialized_end=2362
+  _globals['_MODELSERVICE']._serialized_start=2780
+  _globals['_MODELSERVICE']._serialized_end=3098
 # @@protoc_insertion_point(module_scope)

@@ -393,6 +393,7 @@ class Model(_message.Message):
     TOKEN_CLASSIFICATION_FIELD_NUMBER: _builtins.int
     RERANKING_FIELD_NUMBER: _builtins.int
     MASK_FILLING_FIELD_NUMBER: _builtins.int
+    IS_BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as in requests."""
     version: _builtins.str
@@ -409,6 +410,11 @@ class Model(_message.Message):
     """Where the checkpoint came from, as the export recorded it."""
     max_inputs_per_request: _builtins.int
     """Most inputs a request may hold."""
+    is_batch_invariant: _builtins.bool
+    """Whether the export found results to be the same bit for bit, alone and among others in a batch,
+    on the machine where it ran. If false, results are those of the verified tolerance, and their
+    last bits may depend on what else the server computes.
+    """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[Global___Task.ValueType]:
         """What the model can do."""
@@ -455,10 +461,11 @@ class Model(_message.Message):
         token_classification: Global___TokenClassificationSettings | None = ...,
         reranking: Global___RerankingSettings | None = ...,
         mask_filling: Global___MaskFillingSettings | None = ...,
+        is_batch_invariant: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "embedding", b"embedding", "generation", b"generation", "mask_filling", b"mask_filling", "reranking", b"reranking", "token_classification", b"token_classification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "is_batch_invariant", b"is_batch_invariant", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
