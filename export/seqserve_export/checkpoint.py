@@ -3,7 +3,7 @@
 ========================  ==========================================================
 file                      content
 ========================  ==========================================================
-``config.json``           format, name, tasks, architecture, special ids, defaults
+``config.json``           format, name, architecture, special ids, defaults
 ``model.safetensors``     the weights, fp32 or fp16; tied tensors are stored once
 ``tokenizer.json``        source tokenizer of the ``tokenizers`` library
 ``target_tokenizer.json`` target tokenizer, when it is another one
@@ -33,6 +33,8 @@ SOURCE_TOKENIZER_FILE = "tokenizer.json"
 TARGET_TOKENIZER_FILE = "target_tokenizer.json"
 SAMPLES_FILE = "samples.txt"
 
+_SECTIONS = ("format", "name", "transformer", "generation")
+"""What ``config.json`` holds."""
 _Config = TypeVar("_Config")
 
 
@@ -143,6 +145,10 @@ def _read_config(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict) or config.get("format") != FORMAT:
         raise CheckpointError(f'{path} must hold "format": "{FORMAT}"')
+    unknown = ", ".join(f"`{name}`" for name in config if name not in _SECTIONS)
+    if unknown:
+        known = ", ".join(f"`{name}`" for name in _SECTIONS)
+        raise CheckpointError(f"{path} sets {unknown}, which nothing reads; it may set {known}")
     return config
 
 

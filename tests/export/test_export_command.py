@@ -210,6 +210,22 @@ def test_wrong_configurations_are_one_line(
     assert not (tmp_path / "store").exists()
 
 
+def test_unknown_parts_of_a_configuration_are_one_line(
+    tiny_checkpoint: Path, tmp_path: Path
+) -> None:
+    """A setting in the wrong place would otherwise be ignored."""
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    config = json.loads((folder / "config.json").read_bytes())
+    config |= {"suppressed_tokens": [3], "tasks": ["generate"]}
+    (folder / "config.json").write_text(json.dumps(config))
+    _check_error(
+        _run(folder, tmp_path / "store"),
+        "config.json sets `suppressed_tokens`, `tasks`, which nothing reads",
+        "it may set `format`, `name`, `transformer`, `generation`",
+    )
+    assert not (tmp_path / "store").exists()
+
+
 def test_broken_weights_are_one_line(tiny_checkpoint: Path, tmp_path: Path) -> None:
     """Weights that were cut off are refused."""
     folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
