@@ -44,11 +44,6 @@ class KeyValueCache:
         self.generation = 0
         """Grows when an array was replaced: what is bound to the old one is out of date."""
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes reserved; the system commits them only as rows are first written."""
-        return self.target.nbytes + self.source.nbytes
-
     def reserve(self, *, target_length: int = 0, source_length: int = 0, num_rows: int) -> None:
         """Makes room for the given lengths, keeping the first ``num_rows`` rows."""
         self.target = self._grow(self.target, target_length, self._max_target_length, num_rows)

@@ -14,7 +14,6 @@ import pydantic
 from seqserve.errors import ModelFolderError
 
 MANIFEST_FILE = "seqserve.json"
-MANIFEST_VERSION = 1
 
 _Count = Annotated[int, pydantic.Field(ge=1)]
 _TokenId = Annotated[int, pydantic.Field(ge=0)]

@@ -52,11 +52,6 @@ class Worker:
         self._name = name
         self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
 
-    @property
-    def is_alive(self) -> bool:
-        """Whether it takes sequences."""
-        return self._thread.is_alive() and not self._is_closed
-
     def start(
         self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None] | None = None
     ) -> None:
