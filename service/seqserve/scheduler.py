@@ -216,17 +216,23 @@ class Scheduler:
         return [Event(sequence, answer=error) for sequence in failed]
 
     def check(self) -> None:
-        """Checks what must hold between any two steps.
+        """Checks what must hold of rows between any two steps, and while one runs.
 
         Raises:
-            AssertionError: Rows were lost, shared between sequences, or exceed the limit.
+            AssertionError: A row was lost, belongs to two sequences, holds another source, or does
+                not exist; or a sequence runs twice.
         """
         owners: dict[int, Sequence] = {}
-        for sequence in self._running:
-            assert len(sequence.rows) == sequence.num_rows, f"{sequence} lost a row"
-            for row in sequence.rows:
+        for sequence in dict.fromkeys([*self._running, *self._in_step]):
+            rows = sequence.rows
+            assert len(rows) == sequence.num_rows, f"{sequence} lost a row"
+            assert sequence.source_rows.issuperset(rows), f"{sequence} has a row without its source"
+            for row in rows:
                 owner = owners.setdefault(row, sequence)
                 assert owner is sequence, f"row {row} belongs to two sequences"
+        last = self._limits.max_batch_size - 1
+        assert not owners or (min(owners) >= 0 and max(owners) <= last), f"rows go beyond {last}"
+        assert len(set(self._running)) == len(self._running), "a sequence runs twice"
         assert self.num_free_rows >= 0, f"{self!r} runs more rows than it has"
 
     def _take_waiting(self) -> list[Sequence]:

@@ -104,7 +104,6 @@ class Worker:
         while True:
             is_idle = not scheduler.has_work
             if is_idle:
-                scheduler.check()
                 self._observe_load()
                 if self._is_closed and self._inbox.empty():
                     return False
@@ -140,6 +139,8 @@ class Worker:
         finished_at = self._clock()
         metrics.observe_step(batch, finished_at - started_at)
         self._deliver(scheduler.update(batch, outcomes, finished_at))
+        # Microseconds; with rows mixed up, callers would get the tokens of others.
+        scheduler.check()
 
     def _observe_load(self) -> None:
         scheduler = self._scheduler

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -505,3 +506,67 @@ def test_homeless_hypothesis_prefers_a_row_of_its_own_sequence() -> None:
     assert [sequence.rows for sequence in batch.sequences] == rows
     assert [copy.source_length for copy in batch.copies] == [0, 0]
     assert min(rows[0]) > min(rows[1])
+
+
+def lose_a_row(first: Sequence, second: Sequence, scheduler: Scheduler) -> None:
+    """A hypothesis without a row."""
+    first.rows.pop()
+
+
+def share_a_row(first: Sequence, second: Sequence, scheduler: Scheduler) -> None:
+    """Two sequences would write over each other."""
+    first.rows[0] = second.rows[0]
+    first.source_rows = first.source_rows | second.source_rows
+
+
+def stray_from_the_source(first: Sequence, second: Sequence, scheduler: Scheduler) -> None:
+    """A hypothesis would attend to a source that is not its own."""
+    first.rows[0] = MAX_ROWS - 1
+
+
+def leave_the_cache(first: Sequence, second: Sequence, scheduler: Scheduler) -> None:
+    """There is no such row."""
+    first.rows[0] = MAX_ROWS
+    first.source_rows = frozenset(first.rows)
+
+
+def run_twice(first: Sequence, second: Sequence, scheduler: Scheduler) -> None:
+    """It would be advanced twice in one step."""
+    scheduler._running.append(first)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lose_a_row, "lost a row"),
+        (share_a_row, "row 2 belongs to two sequences"),
+        (stray_from_the_source, "has a row without its source"),
+        (leave_the_cache, "rows go beyond 7"),
+        (run_twice, "a sequence runs twice"),
+    ],
+)
+@pytest.mark.parametrize("is_in_step", [False, True])
+def test_damage_is_found(
+    damage: Callable[[Sequence, Sequence, Scheduler], None], message: str, is_in_step: bool
+) -> None:
+    """``check`` finds rows that are mixed up, between steps and while sequences are encoded."""
+    scheduler = make_scheduler()
+    first, second = add_lengths(scheduler, 3, 4, num_beams=2)
+    if is_in_step and damage is not run_twice:
+        assert scheduler.next_batch(0.0) is not None
+    else:
+        step(scheduler)
+    scheduler.check()
+    damage(first, second, scheduler)
+    with pytest.raises(AssertionError, match=message):
+        scheduler.check()
+
+
+def test_more_rows_than_there_are_is_found() -> None:
+    """``check`` counts the rows of everything that runs."""
+    scheduler = make_scheduler()
+    add_lengths(scheduler, 3, num_beams=8)
+    step(scheduler)
+    scheduler._limits = SchedulerLimits(max_batch_size=7)
+    with pytest.raises(AssertionError, match="rows go beyond 6"):
+        scheduler.check()

@@ -200,6 +200,25 @@ async def test_fault_outside_the_engine_fails_everything(phase: str) -> None:
     assert read_load(metrics) == [0, 0, 0]
 
 
+async def test_rows_that_are_mixed_up_end_the_worker() -> None:
+    """Nobody gets the tokens of another caller; everybody hears that the worker was lost."""
+    engine = FakeEngine()
+    dead = asyncio.Event()
+
+    def mix_up(batch: Batch) -> list[Outcome]:
+        if batch.phase == "decode":
+            batch.sequences[0].rows[0] = batch.sequences[1].rows[0]
+        return run_plainly(batch)
+
+    engine.script = mix_up
+    async with running(engine, dead.set) as worker:
+        submissions = [make_submission() for _ in range(3)]
+        worker.submit([sequence for sequence, _ in submissions])
+        answers = await outcomes([future for _, future in submissions])
+        await asyncio.wait_for(dead.wait(), PATIENCE_SECONDS)
+    assert {type(answer) for answer in answers} == {UnavailableError}
+
+
 async def test_close_answers_what_was_submitted() -> None:
     """After ``close`` nothing is taken, but what was submitted is answered before the end."""
     engine = FakeEngine()
