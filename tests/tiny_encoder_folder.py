@@ -4,6 +4,7 @@ Depends on torch and transformers; import it only where those are at hand.
 """
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -145,7 +146,9 @@ def make_tiny_encoder_folder(
                 weight.copy_(torch.randn_like(weight) * 0.25 + float(is_norm))
     model.save_pretrained(folder)
     make_tokenizer().save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"mask_token": "[MASK]"}', encoding="utf-8")
+    # The class that takes a ready file as it is; that of the family would want its own model.
+    settings = {"mask_token": "[MASK]", "tokenizer_class": "PreTrainedTokenizerFast"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 
 

@@ -54,6 +54,9 @@ def make_tiny_sentence_folder(folder: Path, seed: int, **switches: Any) -> Path:
     write_json(folder / "1_Pooling/config.json", pooling)
     write_json(folder / "sentence_bert_config.json", {"max_seq_length": 32})
     _make_tokenizer().save(str(folder / "tokenizer.json"))
+    # The class that takes a ready file as it is; that of BERT would want WordPiece.
+    settings = {"tokenizer_class": "PreTrainedTokenizerFast"}
+    write_json(folder / "tokenizer_config.json", settings)
     return folder
 
 

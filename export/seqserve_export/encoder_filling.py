@@ -41,7 +41,7 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
     return Filling(
         source_vocabulary_size=source.model.config.vocabulary_size,
         max_source_length=source.max_source_length,
-        verification=_add_reference(source, EmbeddingVerifier(source, path, order.dtype).verify()),
+        verification=_add_checks(source, EmbeddingVerifier(source, path, order.dtype).verify()),
         fp32_layers=fp32_layers,
         embedding=EmbeddingRecord(
             embed_graph=path.name,
@@ -73,7 +73,7 @@ def fill_prediction(source: PredictionSource, order: Order) -> Filling:
     return Filling(
         source_vocabulary_size=source.model.config.vocabulary_size,
         max_source_length=source.max_source_length,
-        verification=_add_reference(source, PredictionVerifier(source, path, order.dtype).verify()),
+        verification=_add_checks(source, PredictionVerifier(source, path, order.dtype).verify()),
         fp32_layers=fp32_layers,
         classification=record if isinstance(record, ClassificationRecord) else None,
         token_classification=record if isinstance(record, TokenClassificationRecord) else None,
@@ -96,8 +96,8 @@ def _reduce(
     return model, tuple(fp32_layers)
 
 
-def _add_reference(
+def _add_checks(
     source: EmbeddingSource | PredictionSource, verification: Verification
 ) -> Verification:
-    records = (source.reference, *verification.records)
+    records = (*source.checks, *verification.records)
     return dataclasses.replace(verification, records=records)

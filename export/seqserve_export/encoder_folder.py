@@ -40,6 +40,7 @@ from seqserve_export.encoder_files import (
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
+from seqserve_export.json_file import read_json_object
 from seqserve_export.pooling import PoolingMode
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.samples import SAMPLES
@@ -49,7 +50,8 @@ from seqserve_export.source import (
     check_source_length,
     check_vocabulary,
 )
-from seqserve_export.tokenizer_file import read_tokenizer
+from seqserve_export.tokenization.folder_tokenizers import read_folder_tokenizers
+from seqserve_export.tokenization.tokenizer_verification import verify_tokenizers
 from seqserve_export.transformers_reference import (
     ReferencePlan,
     compare_reference,
@@ -83,7 +85,15 @@ class EncoderFolder:
         self.encoder_config: EncoderConfig = to_encoder_config(self.config)
         self.max_source_length = read_max_source_length(folder, self.encoder_config)
         check_source_length(self.max_source_length, self.encoder_config)
-        self.tokenizer: Tokenizer = read_tokenizer(folder / "tokenizer.json")
+        tokenizers = read_folder_tokenizers(folder, read_json_object(folder / CONFIG_FILE))
+        if not isinstance(tokenizers.source, Tokenizer):
+            raise UnsupportedError(
+                f"the tokenizer of {folder}, {type(tokenizers.original).__name__}, is not "
+                "supported for encoders; supported are those that run with the tokenizers library"
+            )
+        self.tokenizer: Tokenizer = tokenizers.source
+        self.tokenizer_check = verify_tokenizers(tokenizers)
+        self.tokenizer_notes = tokenizers.notes
         check_vocabulary(self.tokenizer, self.encoder_config.vocabulary_size, "source")
         if check_weights(folder, is_pickle_allowed=is_pickle_allowed) is not None:
             # What is wrong with a pickle, our own loader says first.
@@ -121,7 +131,11 @@ class EncoderFolder:
             tokenizer=self.tokenizer,
             max_source_length=self.max_source_length,
             samples=SAMPLES,
-            reference=compare_reference(cases, PredictGraph(model, head, mask_token=mask_token)),
+            checks=(
+                self.tokenizer_check,
+                compare_reference(cases, PredictGraph(model, head, mask_token=mask_token)),
+            ),
+            notes=self.tokenizer_notes,
         )
 
     def _read_weights(self) -> dict[str, Tensor]:
@@ -187,8 +201,8 @@ def _read_bare(encoder: EncoderFolder, pooling: PoolingMode | None) -> Embedding
         tokenizer=encoder.tokenizer,
         max_source_length=encoder.max_source_length,
         samples=SAMPLES,
-        reference=reference,
-        notes=() if pooling else notes,
+        checks=(encoder.tokenizer_check, reference),
+        notes=(*encoder.tokenizer_notes, *(() if pooling else notes)),
     )
 
 

@@ -84,7 +84,8 @@ def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingS
         tokenizer=encoder.tokenizer,
         max_source_length=encoder.max_source_length,
         samples=SAMPLES,
-        reference=reference,
+        checks=(encoder.tokenizer_check, reference),
+        notes=encoder.tokenizer_notes,
     )
 
 

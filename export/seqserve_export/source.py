@@ -125,8 +125,8 @@ class EmbeddingSource:
     """In tokens, special tokens included."""
     samples: tuple[str, ...]
     """Real sources to verify with."""
-    reference: VerificationRecord
-    """How the model was compared with that of ``transformers``."""
+    checks: tuple[VerificationRecord, ...]
+    """How tokenizer and model were compared with those of ``transformers``."""
     notes: tuple[str, ...] = ()
     """What was decided for want of a statement in the folder."""
 
@@ -155,8 +155,8 @@ class PredictionSource:
     """In tokens, special tokens included."""
     samples: tuple[str, ...]
     """Real sources to verify with."""
-    reference: VerificationRecord
-    """How the model was compared with that of ``transformers``."""
+    checks: tuple[VerificationRecord, ...]
+    """How tokenizer and model were compared with those of ``transformers``."""
     notes: tuple[str, ...] = ()
     """What was decided for want of a statement in the folder."""
 
