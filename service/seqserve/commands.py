@@ -1,10 +1,8 @@
 """The client's commands: ``generate``, ``embed``, ``models``, ``tokenize``."""
 
-import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,13 @@ from rich.table import Table
 from rich.text import Text
 
 from seqserve.client import (
-    CallError,
-    Client,
     Embeddings,
     GenerateOptions,
     Generation,
     GenerationStream,
     ModelInfo,
 )
+from seqserve.invocation import Call, calling, read_inputs, with_options
 
 _DECODING_OPTIONS = (
     click.option("--max-new-tokens", type=int, help="Limit of new tokens."),
@@ -39,116 +36,6 @@ _DECODING_OPTIONS = (
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
     click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
 )
-_CALL_OPTIONS = (
-    click.option("--model", default="", help="Name of the model; not needed if there is one."),
-    click.option("--version", default="", help="Version of the model; the newest by default."),
-    click.option(
-        "--target",
-        default="localhost:50051",
-        envvar="SEQSERVE_TARGET",
-        show_default=True,
-        help="Address of the server.",
-    ),
-    click.option("--token", envvar="SEQSERVE_TOKEN", help="Bearer token."),
-    click.option("--tls/--no-tls", default=False, help="Connect with TLS."),
-    click.option(
-        "--ca",
-        type=click.Path(path_type=Path, dir_okay=False, exists=True),
-        help="Root certificates (PEM) for TLS instead of the system's.",
-    ),
-    click.option(
-        "--timeout", type=float, default=60.0, show_default=True, help="Deadline in seconds."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
-)
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Call:
-    """The options that all commands share."""
-
-    model: str
-    version: str
-    target: str
-    token: str | None
-    tls: bool
-    ca: Path | None
-    timeout: float
-    as_json: bool
-
-    @contextlib.contextmanager
-    def connect(self) -> Iterator[Client]:
-        """A client; a failed call becomes one line and exit code 1."""
-        try:
-            with self._open() as client:
-                yield client
-        except CallError as error:
-            hint = ""
-            if error.code == "UNAVAILABLE":
-                hint = f" (is a server at {self.target}? start one with: seqserve serve)"
-            click.echo(f"error: {error}{hint}", err=True)
-            sys.exit(1)
-
-    def _open(self) -> Client:
-        """The client; options that it refuses become one line and exit code 2."""
-        try:
-            return Client(
-                self.target,
-                timeout_seconds=self.timeout,
-                token=self.token,
-                tls=self.tls,
-                root_certificates=self.ca.read_bytes() if self.ca else None,
-            )
-        except ValueError as error:
-            hint = "the options are --tls, --ca, and --token or SEQSERVE_TOKEN"
-            click.echo(f"error: {error} ({hint})", err=True)
-            sys.exit(2)
-
-
-def _with(options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
-    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
-def _calling(command: Callable[..., None]) -> Callable[..., None]:
-    """Adds the shared options and hands them over as one ``_Call``."""
-
-    def run(**values: Any) -> None:
-        shared = {field.name: values.pop(field.name) for field in dataclasses.fields(_Call)}
-        command(_Call(**shared), **values)
-
-    run.__doc__ = command.__doc__
-    run.__name__ = command.__name__
-    # click keeps options on the function until it becomes a command.
-    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
-    decorated: Callable[..., None] = _with(_CALL_OPTIONS)(run)
-    return decorated
-
-
-def _read_inputs(inputs: tuple[str, ...]) -> list[str]:
-    """The arguments, or the lines of standard input if there are none or only ``-``.
-
-    Lines end with a line feed and nothing else, so that answers line up with lines.
-    """
-    if inputs and inputs != ("-",):
-        return list(inputs)
-    try:
-        text = sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"standard input is not UTF-8: {error}") from error
-    if not text:
-        raise click.UsageError("give a text as an argument or lines on standard input")
-    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            raise click.UsageError(
-                f"line {number} of standard input is blank, but every line is an input; remove it"
-            )
-    return lines
 
 
 def _refuse_together(first: str, *others: tuple[str, bool]) -> None:
@@ -166,15 +53,15 @@ def _note_truncation(number: int, count: int) -> None:
 
 @click.command()
 @click.argument("inputs", nargs=-1)
-@_calling
-@_with(_DECODING_OPTIONS)
+@calling
+@with_options(_DECODING_OPTIONS)
 @click.option("--source-language", default="", help="Language of the inputs.")
 @click.option("--target-language", default="", help="Language to generate.")
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
 @click.option("--scores", is_flag=True, help="Print the score of each hypothesis.")
 def generate(
-    call: _Call,
+    call: Call,
     inputs: tuple[str, ...],
     source_language: str,
     target_language: str,
@@ -195,7 +82,7 @@ def generate(
     if stream:
         is_several = decoding["num_return_sequences"] is not None
         _refuse_together("--stream", ("--scores", scores), ("--num-return-sequences", is_several))
-    texts = _read_inputs(inputs)
+    texts = read_inputs(inputs)
     with call.connect() as client:
         if stream:
             for number, text in enumerate(texts, 1):
@@ -248,7 +135,7 @@ def _print_generation(text: str, generation: Generation, *, scores: bool, as_jso
 
 @click.command()
 @click.argument("inputs", nargs=-1)
-@_calling
+@calling
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale to length 1; default: the model's."
 )
@@ -260,7 +147,7 @@ def _print_generation(text: str, generation: Generation, *, scores: bool, as_jso
     help="Write the vectors to this .npy file instead of printing them.",
 )
 def embed(
-    call: _Call,
+    call: Call,
     inputs: tuple[str, ...],
     normalize: bool | None,
     truncate: bool,
@@ -276,7 +163,7 @@ def embed(
         _refuse_together("--similarity", ("--json", call.as_json), ("--output", is_written))
     if output is not None:
         _refuse_together("--output", ("--json", call.as_json))
-    texts = _read_inputs(inputs)
+    texts = read_inputs(inputs)
     with call.connect() as client:
         embeddings = client.embed(
             texts, model=call.model, version=call.version, normalize=normalize, truncate=truncate
@@ -322,8 +209,8 @@ def _print_similarities(texts: list[str], embeddings: Embeddings) -> None:
 
 
 @click.command()
-@_calling
-def models(call: _Call) -> None:
+@calling
+def models(call: Call) -> None:
     """Lists the served models, or describes the one that --model and --version name."""
     with call.connect() as client:
         if call.model or call.version:
@@ -367,10 +254,10 @@ def _describe(info: ModelInfo) -> str:
 
 @click.command()
 @click.argument("inputs", nargs=-1)
-@_calling
-def tokenize(call: _Call, inputs: tuple[str, ...]) -> None:
+@calling
+def tokenize(call: Call, inputs: tuple[str, ...]) -> None:
     """Prints the tokens of each INPUT (default: lines of standard input)."""
-    texts = _read_inputs(inputs)
+    texts = read_inputs(inputs)
     with call.connect() as client:
         tokenizations = client.tokenize(texts, model=call.model, version=call.version)
     for text, tokens in zip(texts, tokenizations, strict=True):

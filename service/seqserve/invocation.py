@@ -1,0 +1,125 @@
+"""One call of the command line: the options that all commands share, its connection, its inputs."""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from seqserve.client import CallError, Client
+
+_CALL_OPTIONS = (
+    click.option("--model", default="", help="Name of the model; not needed if there is one."),
+    click.option("--version", default="", help="Version of the model; the newest by default."),
+    click.option(
+        "--target",
+        default="localhost:50051",
+        envvar="SEQSERVE_TARGET",
+        show_default=True,
+        help="Address of the server.",
+    ),
+    click.option("--token", envvar="SEQSERVE_TOKEN", help="Bearer token."),
+    click.option("--tls/--no-tls", default=False, help="Connect with TLS."),
+    click.option(
+        "--ca",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Root certificates (PEM) for TLS instead of the system's.",
+    ),
+    click.option(
+        "--timeout", type=float, default=60.0, show_default=True, help="Deadline in seconds."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Call:
+    """The options that all commands share."""
+
+    model: str
+    version: str
+    target: str
+    token: str | None
+    tls: bool
+    ca: Path | None
+    timeout: float
+    as_json: bool
+
+    @contextlib.contextmanager
+    def connect(self) -> Iterator[Client]:
+        """A client; a failed call becomes one line and exit code 1."""
+        try:
+            with self._open() as client:
+                yield client
+        except CallError as error:
+            hint = ""
+            if error.code == "UNAVAILABLE":
+                hint = f" (is a server at {self.target}? start one with: seqserve serve)"
+            click.echo(f"error: {error}{hint}", err=True)
+            sys.exit(1)
+
+    def _open(self) -> Client:
+        """The client; options that it refuses become one line and exit code 2."""
+        try:
+            return Client(
+                self.target,
+                timeout_seconds=self.timeout,
+                token=self.token,
+                tls=self.tls,
+                root_certificates=self.ca.read_bytes() if self.ca else None,
+            )
+        except ValueError as error:
+            hint = "the options are --tls, --ca, and --token or SEQSERVE_TOKEN"
+            click.echo(f"error: {error} ({hint})", err=True)
+            sys.exit(2)
+
+
+def with_options(options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:
+    """Adds options to a command, in their order."""
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+def calling(command: Callable[..., None]) -> Callable[..., None]:
+    """Adds the shared options and hands them over as one ``Call``."""
+
+    def run(**values: Any) -> None:
+        shared = {field.name: values.pop(field.name) for field in dataclasses.fields(Call)}
+        command(Call(**shared), **values)
+
+    run.__doc__ = command.__doc__
+    run.__name__ = command.__name__
+    # click keeps options on the function until it becomes a command.
+    run.__click_params__ = getattr(command, "__click_params__", [])  # type: ignore[attr-defined]
+    decorated: Callable[..., None] = with_options(_CALL_OPTIONS)(run)
+    return decorated
+
+
+def read_inputs(inputs: tuple[str, ...]) -> list[str]:
+    """The arguments, or the lines of standard input if there are none or only ``-``.
+
+    Lines end with a line feed and nothing else, so that answers line up with lines.
+    """
+    if inputs and inputs != ("-",):
+        return list(inputs)
+    try:
+        text = sys.stdin.buffer.read().decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"standard input is not UTF-8: {error}") from error
+    if not text:
+        raise click.UsageError("give a text as an argument or lines on standard input")
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            raise click.UsageError(
+                f"line {number} of standard input is blank, but every line is an input; remove it"
+            )
+    return lines
