@@ -13,6 +13,8 @@ from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.generation_defaults import read_generation_config
 from seqserve_export.generation_reference import ReferenceCase, run_transformers
+from seqserve_export.onnx_folder import OnnxFiles, find_graphs, read_onnx_weights
+from seqserve_export.onnx_reference import run_graphs
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import GenerationSource
 from seqserve_export.tokenization.folder_tokenizers import read_folder_tokenizers
@@ -53,8 +55,12 @@ def read_encoder_decoder_folder(
     _check_architecture(folder, config)
     tokenizers = read_folder_tokenizers(folder, config)
     full_config = read_config(folder)
-    weights = read_weights(folder, is_pickle_allowed=is_pickle_allowed)
-    reference = _run_reference(folder, full_config)
+    graphs = find_graphs(folder, is_pickle_allowed=is_pickle_allowed, is_encoder_decoder=True)
+    if graphs is None:
+        weights = read_weights(folder, is_pickle_allowed=is_pickle_allowed)
+    else:
+        weights = read_onnx_weights(graphs, full_config)
+    reference = _run_reference(folder, full_config, graphs)
     model = ENCODER_DECODER_READERS[full_config.model_type](full_config, weights)
     if isinstance(reference, CheckpointError):
         raise reference
@@ -74,6 +80,7 @@ def read_encoder_decoder_folder(
         languages=None if languages is None else _to_record(languages, generation, folder),
         samples=SAMPLES,
         reference=tuple(reference),
+        original="transformers" if graphs is None else "ONNX graphs",
         checks=(verify_tokenizers(tokenizers),),
         notes=tokenizers.notes,
     )
@@ -107,8 +114,10 @@ def _check_architecture(folder: Path, config: dict[str, Any]) -> None:
         )
 
 
-def _run_reference(folder: Path, config: Any) -> list[ReferenceCase] | CheckpointError:
-    """Runs ``transformers``; a failure waits, since our own reader names what is wrong better."""
+def _run_reference(
+    folder: Path, config: Any, graphs: OnnxFiles | None
+) -> list[ReferenceCase] | CheckpointError:
+    """Runs the original; a failure waits, since our own reader names what is wrong better."""
     generator = np.random.default_rng(SEED)
     sizes = (config.vocab_size, getattr(config, "decoder_vocab_size", None) or config.vocab_size)
     sources, targets = (
@@ -120,6 +129,8 @@ def _run_reference(folder: Path, config: Any) -> list[ReferenceCase] | Checkpoin
         for size in sizes
     )
     try:
+        if graphs is not None:
+            return run_graphs(graphs, sources, targets)
         return run_transformers(folder, sources, targets)
     except CheckpointError as error:
         return error

@@ -4,6 +4,7 @@
 file                                      what is read from it
 ========================================  ====================================================
 ``config.json``, ``model.safetensors``    encoder and head, see :mod:`seqserve_export.families`
+``model.onnx``, ``onnx/model.onnx``       the same, see :mod:`seqserve_export.onnx_folder`
 ``tokenizer.json``                        the tokenizer, without its truncation and padding
 ``tokenizer_config.json``                 the longest source, the mask token, whether pairs have
                                           types of tokens
@@ -29,7 +30,7 @@ from seqserve.manifest import (
     TokenClassificationRecord,
     VerificationRecord,
 )
-from seqserve_export.checkpoint_config import CONFIG_FILE, find_task, read_config
+from seqserve_export.checkpoint_config import CONFIG_FILE, read_config
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.encoder_files import (
     check_sentence_settings,
@@ -41,6 +42,7 @@ from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
 from seqserve_export.json_file import read_json_object
+from seqserve_export.onnx_folder import find_graph_task, find_graphs, read_onnx_weights
 from seqserve_export.pooling import PoolingMode
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.samples import SAMPLES
@@ -95,12 +97,17 @@ class EncoderFolder:
         self.tokenizer_check = verify_tokenizers(tokenizers)
         self.tokenizer_notes = tokenizers.notes
         check_vocabulary(self.tokenizer, self.encoder_config.vocabulary_size, "source")
-        if check_weights(folder, is_pickle_allowed=is_pickle_allowed) is not None:
+        self.graphs = find_graphs(folder, is_pickle_allowed=is_pickle_allowed)
+        self._original = "transformers" if self.graphs is None else "ONNX graph"
+        if (
+            self.graphs is None
+            and check_weights(folder, is_pickle_allowed=is_pickle_allowed) is not None
+        ):
             # What is wrong with a pickle, our own loader says first.
             self._read_weights()
 
     def read_embedder(self) -> tuple[EncoderModel, VerificationRecord]:
-        """Reads the encoder without a head, compared with that of ``transformers``.
+        """Reads the encoder without a head, compared with the original.
 
         Raises:
             CheckpointError: The weights do not fit the configuration.
@@ -108,10 +115,10 @@ class EncoderFolder:
         """
         cases = compute_reference(self._plan(Task.EMBED, None))
         model, _ = read_encoder(self.config, self._read_weights())
-        return model, compare_reference(cases, model)
+        return model, compare_reference(cases, model, self._original)
 
     def read_predictor(self, task: Task, record: PredictionRecord) -> PredictionSource:
-        """Reads the encoder with its head, compared with those of ``transformers``.
+        """Reads the encoder with its head, compared with the original.
 
         Raises:
             CheckpointError: The weights do not fit the configuration.
@@ -133,12 +140,16 @@ class EncoderFolder:
             samples=SAMPLES,
             checks=(
                 self.tokenizer_check,
-                compare_reference(cases, PredictGraph(model, head, mask_token=mask_token)),
+                compare_reference(
+                    cases, PredictGraph(model, head, mask_token=mask_token), self._original
+                ),
             ),
             notes=self.tokenizer_notes,
         )
 
     def _read_weights(self) -> dict[str, Tensor]:
+        if self.graphs is not None:
+            return read_onnx_weights(self.graphs, self.config)
         return read_weights(self.folder, is_pickle_allowed=self.is_pickle_allowed)
 
     def _plan(self, task: Task, mask_token: int | None) -> ReferencePlan:
@@ -153,6 +164,7 @@ class EncoderFolder:
             num_token_types=self.encoder_config.num_token_types,
             mask_token=mask_token,
             is_pickle_allowed=self.is_pickle_allowed,
+            graph=None if self.graphs is None else self.graphs.encoder,
         )
 
 
@@ -173,9 +185,9 @@ def read_encoder_folder(
     """
     check_sentence_settings(folder)
     encoder = EncoderFolder(folder, is_pickle_allowed=is_pickle_allowed)
-    task = find_task(encoder.config)
+    task, notes = find_graph_task(encoder.graphs, encoder.config)
     if task == Task.EMBED:
-        return _read_bare(encoder, pooling)
+        return _read_bare(encoder, pooling, notes)
     if pooling is not None:
         raise UnsupportedError(
             f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
@@ -184,12 +196,15 @@ def read_encoder_folder(
     return encoder.read_predictor(task, _make_record(encoder, task))
 
 
-def _read_bare(encoder: EncoderFolder, pooling: PoolingMode | None) -> EmbeddingSource:
+def _read_bare(
+    encoder: EncoderFolder, pooling: PoolingMode | None, notes: tuple[str, ...]
+) -> EmbeddingSource:
     model, reference = encoder.read_embedder()
-    notes = (
-        "the folder does not say how token states become one embedding: their mean is taken; "
-        "choose another way with --pooling",
-    )
+    if pooling is None:
+        notes += (
+            "the folder does not say how token states become one embedding: their mean is taken; "
+            "choose another way with --pooling",
+        )
     return EmbeddingSource(
         name=encoder.folder.resolve().name,
         family=encoder.config.model_type,
@@ -202,7 +217,7 @@ def _read_bare(encoder: EncoderFolder, pooling: PoolingMode | None) -> Embedding
         max_source_length=encoder.max_source_length,
         samples=SAMPLES,
         checks=(encoder.tokenizer_check, reference),
-        notes=(*encoder.tokenizer_notes, *(() if pooling else notes)),
+        notes=(*encoder.tokenizer_notes, *notes),
     )
 
 

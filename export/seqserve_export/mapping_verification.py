@@ -1,4 +1,4 @@
-"""Compares our model, into which a checkpoint was mapped, with what ``transformers`` made of it."""
+"""Compares our model, into which a checkpoint was mapped, with what the original computes."""
 
 from seqserve_export.source import GenerationSource
 from seqserve_export.verification import (
@@ -16,7 +16,7 @@ def compare_with_transformers(source: GenerationSource) -> Comparison:
     Raises:
         VerificationError: Names what differs.
     """
-    comparison = Comparison("mapping: transformers and our Transformer, states and logits")
+    comparison = Comparison(f"mapping: {source.original} and our Transformer, states and logits")
     with torch_reference(choose_effort(source.model)):
         for index, case in enumerate(source.reference):
             source_tokens, source_lengths = make_row(case.source)

@@ -21,7 +21,8 @@ from seqserve_export.graphs import cache_names
 Floats = NDArray[np.float32]
 
 
-def _make_session(path: Path) -> onnxruntime.InferenceSession:
+def make_session(path: Path) -> onnxruntime.InferenceSession:
+    """Opens a graph on the CPU, with threads that do not spin."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     # The arena would keep what the largest batch took until the end.
@@ -35,7 +36,7 @@ class SourceRunner:
     """Runs a graph over whole sources: encode, embed or predict."""
 
     def __init__(self, path: Path, padding_token: int) -> None:
-        self._session = _make_session(path)
+        self._session = make_session(path)
         self._padding_token = padding_token
         self._output_names = [output.name for output in self._session.get_outputs()]
 
@@ -63,7 +64,7 @@ class DecodeRunner:
     """Runs the decode graph with past and present bound to one buffer, as the server does."""
 
     def __init__(self, path: Path, num_layers: int) -> None:
-        self._session = _make_session(path)
+        self._session = make_session(path)
         self._num_layers = num_layers
 
     def decode(

@@ -41,7 +41,9 @@ class GenerationSource:
     samples: tuple[str, ...]
     """Real sources to verify with; may be empty."""
     reference: tuple[ReferenceCase, ...] = ()
-    """What ``transformers`` made of the same checkpoint; empty for our own."""
+    """What the original made of the same checkpoint; empty for our own."""
+    original: str = "transformers"
+    """What computed the reference."""
     checks: tuple[VerificationRecord, ...] = ()
     """What was verified while the checkpoint was read."""
     notes: tuple[str, ...] = ()

@@ -55,7 +55,8 @@ def read_source_folder(
         "of encoder-decoders of the families "
         f"{', '.join(sorted(ENCODER_DECODER_READERS))}, and Hugging Face and "
         "sentence-transformers folders with an encoder of one of the families "
-        f"{', '.join(sorted(ENCODER_FAMILIES))}"
+        f"{', '.join(sorted(ENCODER_FAMILIES))}, with weights in SafeTensors or in ONNX graphs of "
+        "Optimum"
     )
     if not (folder / CONFIG_FILE).is_file():
         raise UnsupportedError(

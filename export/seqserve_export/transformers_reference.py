@@ -21,6 +21,8 @@ from torch import Tensor
 from seqserve.manifest import Task, VerificationRecord
 from seqserve_export.checkpoint_config import without_chatter
 from seqserve_export.errors import CheckpointError
+from seqserve_export.onnx_folder import LOGITS, STATES
+from seqserve_export.onnx_reference import OnnxModel
 from seqserve_export.onnx_runner import Floats
 from seqserve_export.verification import (
     SEED,
@@ -62,6 +64,8 @@ class ReferencePlan:
     """Of texts and pairs; up to 1, sources are single texts."""
     mask_token: int | None = None
     is_pickle_allowed: bool = False
+    graph: Path | None = None
+    """An ONNX graph that is asked instead of the library."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,15 +82,18 @@ Predict = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def compute_reference(plan: ReferencePlan) -> list[ReferenceCase]:
-    """Runs the library's model on samples and random sources.
+    """Runs the library's model, or the graph, on samples and random sources.
 
     Raises:
         CheckpointError: The library cannot load the folder.
     """
-    model = _load(plan)
+    model, has_types = _load(plan), plan.num_token_types > 1
+    if isinstance(model, OnnxModel):
+        # Graphs of some families are for single texts, whatever their configuration says.
+        has_types &= model.has_token_types
     cases = []
     with torch_reference():
-        for tokens, types in _make_sources(plan):
+        for tokens, types in _make_sources(plan, has_types=has_types):
             row, _ = make_row(tokens)
             feeds = {"input_ids": row, "attention_mask": torch.ones_like(row)}
             if types is not None:
@@ -103,13 +110,20 @@ def compute_reference(plan: ReferencePlan) -> list[ReferenceCase]:
     return cases
 
 
-def compare_reference(cases: list[ReferenceCase], predict: Predict) -> VerificationRecord:
-    """Compares our model with what the library's computed.
+def compare_reference(
+    cases: list[ReferenceCase], predict: Predict, original: str = "transformers"
+) -> VerificationRecord:
+    """Compares our model with what the original computed.
+
+    Args:
+        cases: Sources with what it computed.
+        predict: Our model.
+        original: Its name in records and messages.
 
     Raises:
         VerificationError: They differ; the message names the source.
     """
-    comparison = Comparison("checkpoint: transformers and our model, single rows")
+    comparison = Comparison(f"checkpoint: {original} and our model, single rows")
     with torch_reference():
         for index, case in enumerate(cases):
             types = None if case.token_types is None else torch.tensor([case.token_types])
@@ -120,6 +134,8 @@ def compare_reference(cases: list[ReferenceCase], predict: Predict) -> Verificat
 
 
 def _load(plan: ReferencePlan) -> Any:
+    if plan.graph is not None:
+        return OnnxModel(plan.graph, STATES if plan.task == Task.EMBED else LOGITS)
     try:
         with without_chatter():
             model = _CLASSES[plan.task].from_pretrained(
@@ -140,7 +156,9 @@ def _load(plan: ReferencePlan) -> Any:
     return model.eval()
 
 
-def _make_sources(plan: ReferencePlan) -> list[tuple[list[int], list[int] | None]]:
+def _make_sources(
+    plan: ReferencePlan, *, has_types: bool
+) -> list[tuple[list[int], list[int] | None]]:
     generator = np.random.default_rng(SEED)
     longest = min(plan.max_source_length, _MAX_LENGTH)
     sources = tokenize_samples(plan.tokenizer, plan.samples, longest)
@@ -150,7 +168,6 @@ def _make_sources(plan: ReferencePlan) -> list[tuple[list[int], list[int] | None
     )
     if plan.mask_token is not None:
         sources = [mask_some(generator, tokens, plan.mask_token) for tokens in sources]
-    has_types = plan.num_token_types > 1
     return [
         (tokens, make_token_types(generator, len(tokens)) if has_types else None)
         for tokens in sources

@@ -5,7 +5,7 @@ then by a loader that knows tensors and containers and refuses everything else.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors
@@ -45,9 +45,9 @@ def check_weights(folder: Path, *, is_pickle_allowed: bool) -> Path | None:
         UnsupportedError: There are only pickled weights, and they are not allowed.
         CheckpointError: There are no weights.
     """
-    if (folder / WEIGHTS_FILE).is_file() or (folder / _INDEX_FILE).is_file():
+    if _has_safetensors(folder):
         return None
-    pickles = [path for pattern in _PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
+    pickles = _find_pickles(folder)
     if not pickles:
         raise CheckpointError(f"{folder} holds no weights; expected {WEIGHTS_FILE}")
     if not is_pickle_allowed:
@@ -58,10 +58,27 @@ def check_weights(folder: Path, *, is_pickle_allowed: bool) -> Path | None:
     return pickles[0]
 
 
+def has_weights(folder: Path, *, is_pickle_allowed: bool) -> bool:
+    """Whether a folder has weights that may be read, other than in ONNX graphs."""
+    return _has_safetensors(folder) or (is_pickle_allowed and bool(_find_pickles(folder)))
+
+
 def measure_weights(folder: Path) -> int:
-    """Bytes of the weights of a folder and of its module folders."""
+    """Bytes of the weights of a folder and of its module folders; of ONNX graphs if it has none."""
     patterns = ("*.safetensors", "*.bin", "*.pt", "*.pth")
+    return _measure(folder, patterns) or _measure(folder, ("*.onnx", "*.onnx_data"))
+
+
+def _measure(folder: Path, patterns: Sequence[str]) -> int:
     return sum(path.stat().st_size for pattern in patterns for path in folder.rglob(pattern))
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return (folder / WEIGHTS_FILE).is_file() or (folder / _INDEX_FILE).is_file()
+
+
+def _find_pickles(folder: Path) -> list[Path]:
+    return [path for pattern in _PICKLE_PATTERNS for path in sorted(folder.glob(pattern))]
 
 
 def read_safetensors(path: Path) -> dict[str, Tensor]:
