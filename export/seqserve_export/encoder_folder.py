@@ -99,11 +99,8 @@ class EncoderFolder:
         check_vocabulary(self.tokenizer, self.encoder_config.vocabulary_size, "source")
         self.graphs = find_graphs(folder, is_pickle_allowed=is_pickle_allowed)
         self._original = "transformers" if self.graphs is None else "ONNX graph"
-        if (
-            self.graphs is None
-            and check_weights(folder, is_pickle_allowed=is_pickle_allowed) is not None
-        ):
-            # What is wrong with a pickle, our own loader says first.
+        if self.graphs or check_weights(folder, is_pickle_allowed=is_pickle_allowed):
+            # What is wrong with a graph or a pickle, our own reader says first.
             self._read_weights()
 
     def read_embedder(self) -> tuple[EncoderModel, VerificationRecord]:
