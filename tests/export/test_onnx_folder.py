@@ -87,9 +87,9 @@ def test_encoder_is_read_from_its_graph(name: str, task: Task, tmp_path: Path) -
     replace_encoder_weights(folder, MODEL_CLASSES[task])
     source = _read(folder)
     assert isinstance(source, EmbeddingSource | PredictionSource)
-    assert source.reference.check == "checkpoint: ONNX graph and our model, single rows"
-    assert source.reference.count == 12 + 1 + 6
-    assert source.reference.max_abs_difference < 1e-5
+    assert source.checks[-1].check == "checkpoint: ONNX graph and our model, single rows"
+    assert source.checks[-1].count == 12 + 1 + 6
+    assert source.checks[-1].max_abs_difference < 1e-5
     _check_same_weights(expected.model, source.model)
     if isinstance(source, PredictionSource):
         assert isinstance(expected, PredictionSource)
@@ -199,7 +199,7 @@ def test_sentence_folder_is_read_from_its_graph(tmp_path: Path) -> None:
     source = _read(folder)
     assert isinstance(source, EmbeddingSource)
     assert (source.pooling, source.is_normalized) == (("mean",), True)
-    assert source.reference.check.startswith("checkpoint: ONNX graph")
+    assert source.checks[-1].check.startswith("checkpoint: ONNX graph")
     _check_same_weights(expected.model, source.model)
 
 
@@ -209,12 +209,12 @@ def test_safetensors_come_before_graphs(tmp_path: Path) -> None:
     (folder / "model.onnx").write_bytes(b"no graph")
     source = _read(folder)
     assert isinstance(source, PredictionSource)
-    assert source.reference.check.startswith("checkpoint: transformers")
+    assert source.checks[-1].check.startswith("checkpoint: transformers")
     replace_encoder_weights(folder, MODEL_CLASSES[Task.CLASSIFY])
     (folder / "pytorch_model.bin").write_bytes(b"no pickle")
     source = _read(folder)
     assert isinstance(source, PredictionSource)
-    assert source.reference.check.startswith("checkpoint: ONNX graph")
+    assert source.checks[-1].check.startswith("checkpoint: ONNX graph")
     with pytest.raises(CheckpointError, match=r"pytorch_model.bin is not a plain table"):
         read_source_folder(folder, is_pickle_allowed=True)
 
