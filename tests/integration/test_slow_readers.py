@@ -7,11 +7,13 @@ from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+import structlog
 
 from seqserve.v1 import generation_pb2, generation_pb2_grpc
 from serving import MakeServer, RunningServer, source, status_of
 
 PATIENCE_SECONDS = 20.0
+METHOD = "/seqserve.v1.GenerationService/GenerateStream"
 
 Stream = grpc.aio.UnaryStreamCall[
     generation_pb2.GenerateStreamRequest, generation_pb2.GenerateStreamResponse
@@ -37,9 +39,8 @@ async def unread_streams(running: RunningServer, count: int) -> AsyncIterator[li
 
 async def test_unread_stream_ends_at_its_deadline(serving: MakeServer) -> None:
     """Nothing is in flight soon after; who reads at last finds DEADLINE_EXCEEDED at the end."""
-    method = "/seqserve.v1.GenerationService/GenerateStream"
     async with serving(max_request_seconds=0.5) as running, unread_streams(running, 3) as streams:
-        in_flight = running.metrics.requests_in_flight.labels(method=method)
+        in_flight = running.metrics.requests_in_flight.labels(method=METHOD)
         assert in_flight._value.get() == 3
         async with asyncio.timeout(PATIENCE_SECONDS):
             while in_flight._value.get():
@@ -74,3 +75,21 @@ async def test_finished_sequence_holds_no_place_while_its_caller_reads_slowly(
             messages = [message async for message in stream]
             assert messages[-1].WhichOneof("event") == "result"
     assert time.monotonic() - started_at < 60
+
+
+async def test_reader_that_leaves_is_no_fault(serving: MakeServer) -> None:
+    """A write that fails since the caller has gone counts as cancelled, and is no error."""
+    labels = {"method": METHOD, "code": "CANCELLED"}
+    async with serving() as running:
+        with structlog.testing.capture_logs() as logs:
+            async with unread_streams(running, 20) as streams, asyncio.timeout(PATIENCE_SECONDS):
+                while running.num_outstanding:  # until the rest is only to be written
+                    await asyncio.sleep(0.01)
+                for stream in streams:
+                    stream.cancel()
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while running.metrics.requests_in_flight.labels(method=METHOD)._value.get():
+                    await asyncio.sleep(0.01)
+        found = running.metrics.registry.get_sample_value("seqserve_requests_total", labels)
+    assert found == 20
+    assert [entry for entry in logs if entry["log_level"] == "error"] == []

@@ -25,6 +25,8 @@ from seqserve.servicers.status import Status, to_status
 _log = structlog.get_logger(__name__)
 _OURS = ("/seqserve.v1.",)
 _ABORT_SECONDS = 1.0
+_GONE = (asyncio.CancelledError, grpc.aio.InternalError)
+"""What a handler meets when its caller has gone: a write may fail before gRPC cancels it."""
 _DEADLINE_SLACK = 0.01
 """Seconds, and part of the whole: gRPC rounds the deadline it sends up by as much."""
 
@@ -121,7 +123,7 @@ class _Call:
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         code = grpc.StatusCode.OK
         try:
-            if isinstance(error, asyncio.CancelledError):
+            if isinstance(error, _GONE):
                 code = self._code_of_cancellation()
                 error = self._calls.reason_of_end()
             if isinstance(error, Exception):
