@@ -63,7 +63,7 @@ proto: $(VENV)/dev.stamp  ## Generates service/seqserve/v1 from proto/.
 		--mypy_out=quiet:service --mypy_grpc_out=quiet:service $(PROTOS)
 
 parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; writes FAMILIES.md.
-	$(BIN)/pytest tests/integration/test_encoder_decoder_parity.py \
+	$(BIN)/python -m pytest tests/integration/test_encoder_decoder_parity.py \
 	  tests/integration/test_encoder_parity.py --parity-table tests/bench/results/parity.json
 	PYTHONPATH=service:tests $(BIN)/python tests/parity_table.py \
 	  tests/bench/results/parity.json export/FAMILIES.md
