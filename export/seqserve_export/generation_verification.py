@@ -35,6 +35,8 @@ from seqserve_export.verification import (
 )
 
 _MAX_RANDOM_LENGTH = 24
+_MAX_SHARED_LENGTH = 64
+"""Samples up to this length share a batch."""
 
 
 class GenerationVerifier:
@@ -104,9 +106,11 @@ class GenerationVerifier:
         # One source as long as the model allows, so that its last position is used, too.
         batches = [self._make_sources(1, self._config.max_source_length)]
         batches += [self._make_sources(size, _MAX_RANDOM_LENGTH) for size in (1, 2, 7, 16)]
-        if samples := self._source.encode_samples():
-            batches.append(samples)
-        for sources in batches:
+        samples = self._source.encode_samples()
+        batches.append([tokens for tokens in samples if len(tokens) <= _MAX_SHARED_LENGTH])
+        # Padding a batch to a long sample would take more memory than the model itself.
+        batches += [[tokens] for tokens in samples if len(tokens) > _MAX_SHARED_LENGTH]
+        for sources in filter(None, batches):
             outputs = self._encode.run(sources)
             for row, tokens in enumerate(sources):
                 for name, expected in self._encode_with_torch(tokens).items():
