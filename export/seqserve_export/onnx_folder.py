@@ -7,6 +7,7 @@ file, in the folder or in ``onnx/``               what is read from it
 ``encoder_model.onnx``                            the encoder of an encoder-decoder
 ``decoder_model.onnx``                            its decoder and head
 ``decoder_model_merged.onnx``                     the same, where the former is absent
+``decoder_with_past_model.onnx``                  nothing: most of the same weights once more
 ``*.onnx_data``                                   the numbers of a graph
 ``config.json``, tokenizer files                  as where weights are SafeTensors
 ================================================  =================================================
@@ -29,11 +30,12 @@ from seqserve_export.onnx_graph import EXPORT_COMMAND, read_output_names
 from seqserve_export.onnx_weights import read_graph_weights
 from seqserve_export.weights import has_weights
 
-MODEL_FILE = "model.onnx"
-ENCODER_FILE = "encoder_model.onnx"
 STATES = "last_hidden_state"
 LOGITS = "logits"
+MODEL_FILES = ("model.onnx",)
+ENCODER_FILES = ("encoder_model.onnx",)
 DECODER_FILES = ("decoder_model.onnx", "decoder_model_merged.onnx")
+"""Either has all weights; ``decoder_with_past_model.onnx`` has none for encoder states."""
 _ENCODER_PREFIXES = ("encoder.", "model.", "shared.")
 
 
@@ -65,9 +67,21 @@ def find_graphs(
     """
     if has_weights(folder, is_pickle_allowed=is_pickle_allowed):
         return None
+    needed = (ENCODER_FILES, DECODER_FILES) if is_encoder_decoder else (MODEL_FILES,)
+    problems = []
     for place in (folder, folder / "onnx"):
-        if found := sorted(path.name for path in place.glob("*.onnx")):
-            return _choose(place, found, is_encoder_decoder=is_encoder_decoder)
+        found = sorted(path.name for path in place.glob("*.onnx"))
+        chosen = [place / name for names in needed for name in names if name in found]
+        missing = [" or ".join(names) for names in needed if not set(names) & set(found)]
+        if not missing:
+            return OnnxFiles(encoder=chosen[0], decoder=chosen[1] if is_encoder_decoder else None)
+        if found:
+            problems.append(f"{place} holds {', '.join(found)}, but not {' and '.join(missing)}")
+    if problems:
+        raise CheckpointError(
+            f"{'; '.join(problems)}, which weights are read from; re-export with {EXPORT_COMMAND}, "
+            "or use the original folder with model.safetensors"
+        )
     return None
 
 
@@ -129,27 +143,6 @@ def read_onnx_weights(files: OnnxFiles, config: Any) -> dict[str, Tensor]:
                 f"{files.encoder} and {files.decoder} are not of one model: {name} differs"
             )
     return weights
-
-
-def _choose(place: Path, found: list[str], *, is_encoder_decoder: bool) -> OnnxFiles:
-    if not is_encoder_decoder:
-        if MODEL_FILE in found:
-            return OnnxFiles(encoder=place / MODEL_FILE, decoder=None)
-        raise CheckpointError(_describe_missing(place, found, MODEL_FILE))
-    decoder = next((name for name in DECODER_FILES if name in found), None)
-    if ENCODER_FILE not in found:
-        raise CheckpointError(_describe_missing(place, found, ENCODER_FILE))
-    if decoder is None:
-        # A decoder that only continues targets has no weights to project encoder states with.
-        raise CheckpointError(_describe_missing(place, found, " or ".join(DECODER_FILES)))
-    return OnnxFiles(encoder=place / ENCODER_FILE, decoder=place / decoder)
-
-
-def _describe_missing(place: Path, found: list[str], missing: str) -> str:
-    return (
-        f"{place} holds {', '.join(found)}, but not {missing}, which weights are read from; "
-        f"re-export with {EXPORT_COMMAND}, or use the original folder with model.safetensors"
-    )
 
 
 def _to_encoder_name(name: str) -> str:

@@ -72,7 +72,7 @@ class _GraphWeights:
         for node in self._nodes:
             for value in node.inputs:
                 self._add_named(value)
-        tables = [self._weights[name] for name in self._table_names()] if is_head_tied else []
+        tables = self._find_tables() if is_head_tied else []
         unnamed = []
         for node in self._nodes:
             if node.op_type == "Add" and _ROOT_SUM.fullmatch(node.name or ""):
@@ -110,11 +110,14 @@ class _GraphWeights:
         if first is None or not _is_among(weight, [first]):
             self._add(name, weight)
 
-    def _table_names(self) -> list[str]:
-        """Names of embedding tables."""
+    def _find_tables(self) -> list[Tensor]:
+        """The embedding tables."""
         tables = (_trace(node.inputs[0])[0] for node in self._nodes if node.op_type == "Gather")
-        names = (_to_torch_name(table) for table in tables if table is not None)
-        return [name for name in names if name is not None]
+        return [
+            self._to_tensor(table)
+            for table in tables
+            if table is not None and _is_float(table, num_dimensions=2)
+        ]
 
     def _find_weight(self, node: onnx_ir.Node) -> tuple[Tensor, onnx_ir.Value] | None:
         """The weight of a node that has no name of its own, or a second use of one that has."""

@@ -161,6 +161,19 @@ def test_sub_folder_and_external_data_are_read(tmp_path: Path) -> None:
     _check_same_weights(expected.model, _read(folder).model)
 
 
+def test_graphs_of_another_folder_do_not_hide(bart_folder: Path, bart_copy: Path) -> None:
+    """The first place with all that is needed counts."""
+    (bart_copy / "onnx").mkdir()
+    for path in bart_copy.glob("*.onnx"):
+        path.rename(bart_copy / "onnx" / path.name)
+    (bart_copy / "decoder_model.onnx").write_bytes(b"left over")
+    _check_same_weights(_read(bart_folder).model, _read(bart_copy).model)
+    (bart_copy / "onnx" / "encoder_model.onnx").unlink()
+    message = r"bart holds decoder_model.onnx, but not encoder_model.onnx; .*onnx holds decoder_mod"
+    with pytest.raises(CheckpointError, match=message):
+        _read(bart_copy)
+
+
 def test_equal_tensors_are_read(tmp_path: Path) -> None:
     """Tensors with equal numbers are in a graph once, with copies of other names."""
     folder = make_hugging_face_folder("bart", tmp_path / "bart", is_filled=False)
@@ -190,6 +203,22 @@ def test_unfolded_transpositions_are_read(tmp_path: Path) -> None:
     weights = read_graph_weights(path, is_head_tied=True)
     assert weights.keys() == expected.keys()
     assert torch.equal(weights[name], expected[name])
+
+
+def test_tables_of_integers_are_no_weights(tmp_path: Path) -> None:
+    """Positions may be stored under a name of torch, too."""
+    path = _make_encoder(tmp_path) / "model.onnx"
+    expected = read_graph_weights(path, is_head_tied=True)
+    name = "bert.embeddings.position_ids"
+
+    def store(model: onnx.ModelProto) -> None:
+        positions = onnx.numpy_helper.from_array(np.arange(80)[None], name)
+        model.graph.initializer.append(positions)
+        node = onnx.helper.make_node("Gather", [name, "input_ids"], ["positions"], "/bert/Gather")
+        model.graph.node.append(node)
+
+    change_graph(path, store)
+    assert read_graph_weights(path, is_head_tied=True).keys() == expected.keys()
 
 
 def test_sentence_folder_is_read_from_its_graph(tmp_path: Path) -> None:
@@ -339,9 +368,13 @@ def test_graphs_of_two_models_are_refused(bart_copy: Path) -> None:
 
 
 def test_damaged_files_are_named(tmp_path: Path) -> None:
-    """Bytes that are no graph, absent numbers, and numbers from elsewhere."""
+    """Too few numbers, absent ones and such from elsewhere, and bytes that are no graph."""
     path = _make_encoder(tmp_path) / "model.onnx"
     use_external_data(path)
+    data = (tmp_path / "model.onnx_data").read_bytes()
+    (tmp_path / "model.onnx_data").write_bytes(data[:-2000])
+    with pytest.raises(CheckpointError, match=r"weights of .* cannot be read"):
+        _read(tmp_path)
     (tmp_path / "model.onnx_data").unlink()
     with pytest.raises(CheckpointError, match=r"weights of .* cannot be read: .*model.onnx_data"):
         _read(tmp_path)
