@@ -14,7 +14,10 @@ def configure_logs(config: ServerConfig) -> None:
         config.log_format == "auto" and sys.stderr.isatty()
     )
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer() if is_console else structlog.processors.JSONRenderer()
+        # The default formatter would print local variables, and with them what callers sent.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if is_console
+        else structlog.processors.JSONRenderer()
     )
     processors: list[structlog.typing.Processor] = [
         structlog.processors.add_log_level,

@@ -85,6 +85,14 @@ def test_source_says_the_target_language() -> None:
     )
 
 
+def test_code_in_the_text_is_refused() -> None:
+    """It would stand beside that of the target language."""
+    record = make_record(source={}, source_prefix=("target_language",), target_mode="source")
+    field, text = refusal(record, text=">>deu_Latn<< hello", target_language="deu_Latn")
+    assert field == "inputs[3].text"
+    assert text.endswith("begins with a language code; name it in `target_language` instead")
+
+
 def test_defaults_stand_in() -> None:
     """An input that names no language gets the model's, if it has one."""
     record = make_record(default_source="eng_Latn", default_target="fra_Latn")

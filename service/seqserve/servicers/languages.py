@@ -14,6 +14,8 @@ from seqserve.manifest import (
 from seqserve.v1 import generation_pb2
 
 _NUM_SUGGESTIONS = 5
+_CODE_BEGINNING = ">>"
+"""Of the codes that multilingual Marian models read at the start of a source, ``>>fra<<``."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +59,11 @@ def resolve_direction(
         _check_unset(message, field, SOURCE_LANGUAGE, "token ids are taken as they are")
         if languages.target_mode is TargetMode.SOURCE:
             _check_unset(message, field, TARGET_LANGUAGE, "token ids are taken as they are")
+    if languages.target_mode is TargetMode.SOURCE and message.text.startswith(_CODE_BEGINNING):
+        raise InvalidRequestError(
+            f"{field}.text",
+            f"`{field}.text` begins with a language code; name it in `target_language` instead",
+        )
     tokens: dict[str, int] = {}
     if languages.source and not is_tokenized:
         code = message.source_language or languages.default_source

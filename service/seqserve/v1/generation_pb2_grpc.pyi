@@ -46,7 +46,8 @@ class GenerationServiceStub:
 
     With one beam each token is sent at once. With more beams a token is sent when all live and
     finished hypotheses agree on it, since only then can it no longer change. The last message
-    holds the whole result; the pieces joined are the text of its first hypothesis.
+    holds the whole result; the pieces joined are the text of its first hypothesis, unless the
+    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
     """
 
 @_typing.type_check_only
@@ -67,7 +68,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 
     With one beam each token is sent at once. With more beams a token is sent when all live and
     finished hypotheses agree on it, since only then can it no longer change. The last message
-    holds the whole result; the pieces joined are the text of its first hypothesis.
+    holds the whole result; the pieces joined are the text of its first hypothesis, unless the
+    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,7 +99,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
 
         With one beam each token is sent at once. With more beams a token is sent when all live and
         finished hypotheses agree on it, since only then can it no longer change. The last message
-        holds the whole result; the pieces joined are the text of its first hypothesis.
+        holds the whole result; the pieces joined are the text of its first hypothesis, unless the
+        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
