@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from seqserve.manifest import GenerationRecord
 from seqserve.search import make_search
 from seqserve.sequence import Batch, Candidate, GenerateOptions, Outcome, Phase, Promise, Sequence
+from seqserve.task_record import GenerationRecord
 
 START, EOS = 1, 2
 """Special tokens of the searches that are made here."""

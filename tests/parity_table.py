@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from seqserve.manifest import Manifest, Task
+from seqserve.manifest import Manifest
+from seqserve.task_record import Task
 
 _HEADS = {
     Task.EMBED: "embeddings",

@@ -11,7 +11,7 @@ from typing import Any
 
 import transformers
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family
 from seqserve_export.json_file import read_json_object

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from transformers import AutoConfig
 
-from seqserve.manifest import LanguageRecord, TargetMode
+from seqserve.task_record import LanguageRecord, TargetMode
 from seqserve_export.checkpoint import GenerationConfig
 from seqserve_export.checkpoint_config import without_chatter
 from seqserve_export.errors import CheckpointError, UnsupportedError

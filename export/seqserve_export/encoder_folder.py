@@ -21,14 +21,14 @@ from typing import Any, Literal
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
-from seqserve.manifest import (
+from seqserve.manifest import VerificationRecord
+from seqserve.task_record import (
     ClassificationRecord,
     MaskFillingRecord,
     PredictionRecord,
     RerankingRecord,
     Task,
     TokenClassificationRecord,
-    VerificationRecord,
 )
 from seqserve_export.checkpoint_config import CONFIG_FILE, read_config
 from seqserve_export.encoder_config import EncoderConfig

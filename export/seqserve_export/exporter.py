@@ -9,14 +9,8 @@ from pathlib import Path
 import torch
 
 from seqserve import __version__
-from seqserve.manifest import (
-    FileRecord,
-    Manifest,
-    Provenance,
-    Task,
-    make_file_record,
-    write_manifest,
-)
+from seqserve.manifest import FileRecord, Manifest, Provenance, make_file_record, write_manifest
+from seqserve.task_record import Task
 from seqserve_export.encoder_filling import fill_embedding, fill_prediction
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_filling import fill_generation

@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from seqserve.manifest import (
+from seqserve.task_record import (
     ClassificationRecord,
     EmbeddingRecord,
     GenerationRecord,

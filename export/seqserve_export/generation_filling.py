@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqserve.manifest import GenerationRecord
+from seqserve.task_record import GenerationRecord
 from seqserve_export.calibration import calibrate
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_verification import GenerationVerifier

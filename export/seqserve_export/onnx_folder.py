@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.checkpoint_config import find_task
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.onnx_graph import EXPORT_COMMAND, read_output_names

@@ -5,14 +5,14 @@ import dataclasses
 from tokenizers import Tokenizer
 from torch import nn
 
-from seqserve.manifest import (
+from seqserve.manifest import VerificationRecord
+from seqserve.task_record import (
     SOURCE_LANGUAGE,
     TARGET_LANGUAGE,
     LanguageRecord,
     MaskFillingRecord,
     PredictionRecord,
     Task,
-    VerificationRecord,
 )
 from seqserve_export.checkpoint import GenerationConfig
 from seqserve_export.encoder_config import EncoderConfig

@@ -18,7 +18,8 @@ import transformers
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from seqserve.manifest import Task, VerificationRecord
+from seqserve.manifest import VerificationRecord
+from seqserve.task_record import Task
 from seqserve_export.checkpoint_config import without_chatter
 from seqserve_export.errors import CheckpointError
 from seqserve_export.onnx_folder import LOGITS, STATES

@@ -4,7 +4,6 @@ A served model is a folder ``<store>/<name>/<version>/`` with a manifest, ``seqs
 export writes and the server reads. The type is defined here, once; export imports it.
 """
 
-import enum
 import hashlib
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -12,214 +11,45 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from seqserve.errors import ModelFolderError
+from seqserve.task_record import (
+    ClassificationRecord,
+    Count,
+    EmbeddingRecord,
+    FileName,
+    GenerationRecord,
+    MaskFillingRecord,
+    PredictionRecord,
+    Record,
+    RerankingRecord,
+    Task,
+    TokenClassificationRecord,
+)
 
 MANIFEST_FILE = "seqserve.json"
 
-_Count = Annotated[int, pydantic.Field(ge=1)]
-_TokenId = Annotated[int, pydantic.Field(ge=0)]
 _Name = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 _Version = Annotated[str, pydantic.Field(pattern=r"^[1-9][0-9]{0,8}$")]
-# A bare file name: a manifest must not reach outside its folder.
-_FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
 
-class Task(enum.StrEnum):
-    """What a model can do."""
-
-    GENERATE = "generate"
-    EMBED = "embed"
-    CLASSIFY = "classify"
-    CLASSIFY_TOKENS = "classify_tokens"
-    RERANK = "rerank"
-    FILL_MASK = "fill_mask"
-
-
-class _Record(pydantic.BaseModel):
-    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class FileRecord(_Record):
+class FileRecord(Record):
     """One file of the folder."""
 
     size_bytes: Annotated[int, pydantic.Field(ge=0)]
     sha256: Annotated[str, pydantic.Field(pattern=r"^[0-9a-f]{64}$")]
 
 
-SOURCE_LANGUAGE: Literal["source_language"] = "source_language"
-TARGET_LANGUAGE: Literal["target_language"] = "target_language"
-_SourcePart = _TokenId | Literal["source_language", "target_language"]
-
-
-class TargetMode(enum.StrEnum):
-    """Where a multilingual model reads which language to write."""
-
-    FORCED_BOS = "forced_bos"
-    """The first generated token is the language's (M2M100, NLLB, mBART-50)."""
-    DECODER_START = "decoder_start"
-    """The decoder starts with the language's token (mBART)."""
-    SOURCE = "source"
-    """The source holds the language's token (multilingual Marian)."""
-
-
-class LanguageRecord(_Record):
-    """The languages of a multilingual model, and how they are told to it."""
-
-    source: dict[str, _TokenId]
-    """Token of each language that can be read; empty when the model is not told."""
-    target: dict[str, _TokenId]
-    """Token of each language that can be written; empty when the model is not told."""
-    source_prefix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
-    """Tokens before those of the text, languages standing for theirs."""
-    source_suffix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
-    """Tokens after those of the text."""
-    target_mode: Annotated[TargetMode, pydantic.Field(strict=False)]
-    default_source: str | None = None
-    """Language of inputs that name none; None means that they must."""
-    default_target: str | None = None
-
-    @pydantic.model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        parts = (*self.source_prefix, *self.source_suffix)
-        if (SOURCE_LANGUAGE in parts) != bool(self.source):
-            raise ValueError("source languages and their place in the source must come together")
-        is_read = TARGET_LANGUAGE in parts
-        if is_read != (self.target_mode is TargetMode.SOURCE):
-            raise ValueError('target_mode "source" and its place in the source must come together')
-        for default, codes in (
-            (self.default_source, self.source),
-            (self.default_target, self.target),
-        ):
-            if default is not None and default not in codes:
-                raise ValueError(f"default language {default!r} is not among the languages")
-        return self
-
-
-class GenerationRecord(_Record):
-    """How to decode with an encoder-decoder model."""
-
-    encode_graph: _FileName
-    decode_graph: _FileName
-    target_tokenizer: _FileName
-    target_vocabulary_size: _Count
-    max_target_length: _Count
-    """Most target tokens, the start token not counted."""
-    num_layers: _Count
-    """Decoder layers, L."""
-    num_heads: _Count
-    head_size: _Count
-    decoder_start_token_id: _TokenId
-    eos_token_id: _TokenId
-    pad_token_id: _TokenId
-    max_new_tokens: _Count
-    """Default; requests may set their own up to ``max_target_length``."""
-    num_beams: _Count
-    length_penalty: Annotated[float, pydantic.Field(allow_inf_nan=False)]
-    early_stopping: bool = False
-    min_new_tokens: Annotated[int, pydantic.Field(ge=0)] = 0
-    no_repeat_ngram_size: Annotated[int, pydantic.Field(ge=0)] = 0
-    repetition_penalty: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
-    forced_bos_token_id: _TokenId | None = None
-    forced_eos_token_id: _TokenId | None = None
-    suppressed_tokens: Annotated[tuple[_TokenId, ...], pydantic.Field(strict=False)] = ()
-    """Never generated, unless forced."""
-    languages: LanguageRecord | None = None
-    """None for models that are not told languages."""
-
-    @pydantic.model_validator(mode="after")
-    def _check_ranges(self) -> Self:
-        if self.max_new_tokens > self.max_target_length:
-            raise ValueError("max_new_tokens exceeds max_target_length")
-        if self.min_new_tokens > self.max_new_tokens:
-            raise ValueError("min_new_tokens exceeds max_new_tokens")
-        token_ids = {
-            name: getattr(self, name)
-            for name in (
-                "decoder_start_token_id",
-                "eos_token_id",
-                "pad_token_id",
-                "forced_bos_token_id",
-                "forced_eos_token_id",
-            )
-        }
-        token_ids |= {
-            f"suppressed token {token_id}": token_id for token_id in self.suppressed_tokens
-        }
-        if self.languages is not None:
-            token_ids |= {f"language {code}": one for code, one in self.languages.target.items()}
-        for name, token_id in token_ids.items():
-            if token_id is not None and token_id >= self.target_vocabulary_size:
-                raise ValueError(f"{name} is not in the target vocabulary")
-        return self
-
-
-class EmbeddingRecord(_Record):
-    """How to embed with an encoder-only model."""
-
-    embed_graph: _FileName
-    embedding_size: _Count
-    pooling: Annotated[str, pydantic.Field(pattern=r"^[a-z_]+(\+[a-z_]+)*$")]
-    """How states become one vector: "mean", "cls", ...; several modes are joined by "+"."""
-    normalize: bool
-    """Whether the model is meant to be used with embeddings of length 1."""
-
-
-class _PredictionRecord(_Record):
-    graph: _FileName
-    has_token_types: bool = False
-    """Whether the graph tells the texts of a pair apart by the types of their tokens."""
-
-
-_Labels = Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]
-
-
-class ClassificationRecord(_PredictionRecord):
-    """How to classify texts, or pairs of texts."""
-
-    labels: _Labels
-    """In the order of the logits."""
-    problem_type: Literal["single_label", "multi_label", "regression"]
-    """Whether one label holds (softmax), each for itself (sigmoid), or logits are values."""
-
-
-class TokenClassificationRecord(_PredictionRecord):
-    """How to label the tokens of texts."""
-
-    labels: _Labels
-    """In the order of the logits."""
-
-
-class RerankingRecord(_PredictionRecord):
-    """How to score pairs of a query and a text."""
-
-    activation: Literal["sigmoid", "identity"]
-    """What makes a score of the one logit when a request does not say."""
-
-
-class MaskFillingRecord(_PredictionRecord):
-    """How to fill masked tokens. The graph returns logits for the masks only, row after row."""
-
-    mask_token_id: _TokenId
-    mask_token: str
-    """As it stands in texts."""
-
-
-PredictionRecord = (
-    ClassificationRecord | TokenClassificationRecord | RerankingRecord | MaskFillingRecord
-)
-
-
-class VerificationRecord(_Record):
+class VerificationRecord(Record):
     """One comparison export made before it wrote the folder."""
 
     check: str
     """What was compared with what, on what."""
-    count: _Count
+    count: Count
     """How many cases."""
     max_abs_difference: Annotated[float, pydantic.Field(ge=0)]
     tolerance: Annotated[float, pydantic.Field(ge=0)]
 
 
-class Provenance(_Record):
+class Provenance(Record):
     """Where a model came from."""
 
     source: str
@@ -241,7 +71,7 @@ _SECTIONS = {
 """The section of the manifest that each task needs."""
 
 
-class Manifest(_Record):
+class Manifest(Record):
     """All of ``seqserve.json``."""
 
     manifest_version: Literal[1]
@@ -250,9 +80,9 @@ class Manifest(_Record):
     tasks: Annotated[tuple[Task, ...], pydantic.Field(min_length=1, strict=False)]
     family: str
     dtype: Literal["fp32", "int8", "fp16"]
-    source_tokenizer: _FileName
-    source_vocabulary_size: _Count
-    max_source_length: _Count
+    source_tokenizer: FileName
+    source_vocabulary_size: Count
+    max_source_length: Count
     """Longest source in tokens, special tokens included."""
     generation: GenerationRecord | None = None
     embedding: EmbeddingRecord | None = None
@@ -266,7 +96,7 @@ class Manifest(_Record):
     greedy_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
     """Share of greedy decisions that are those of the original in fp32; None for encoders."""
     provenance: Provenance
-    files: dict[_FileName, FileRecord]
+    files: dict[FileName, FileRecord]
     """Every file of the folder but the manifest itself."""
 
     @pydantic.model_validator(mode="after")

@@ -11,10 +11,11 @@ from seqserve.admission import Admission
 from seqserve.config import ServerConfig
 from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
-from seqserve.manifest import MANIFEST_FILE, Manifest, Task, read_manifest
+from seqserve.manifest import MANIFEST_FILE, Manifest, read_manifest
 from seqserve.metrics import Metrics, ModelMetrics
 from seqserve.scheduler import SchedulerLimits
 from seqserve.session import available_cpus
+from seqserve.task_record import Task
 from seqserve.tokenizer import Tokenizer
 from seqserve.worker import Worker
 

@@ -17,7 +17,6 @@ from grpc_reflection.v1alpha import reflection
 
 from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
-from seqserve.manifest import Task
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry, ServedModel
 from seqserve.servicers.calls import Calls
@@ -26,6 +25,7 @@ from seqserve.servicers.generation import GenerationServicer
 from seqserve.servicers.interceptor import CallInterceptor
 from seqserve.servicers.model import ModelServicer
 from seqserve.signals import StopSignals
+from seqserve.task_record import Task
 from seqserve.v1 import (
     encoding_pb2,
     encoding_pb2_grpc,

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import read_encoder
 from tiny_sentence_folder import make_tiny_bert

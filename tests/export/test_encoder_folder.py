@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from torch import nn
 
-from seqserve.manifest import (
+from seqserve.task_record import (
     ClassificationRecord,
     MaskFillingRecord,
     RerankingRecord,

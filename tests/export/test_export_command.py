@@ -12,7 +12,8 @@ import pytest
 from click.testing import CliRunner, Result
 from rich.console import Console
 
-from seqserve.manifest import Task, read_manifest
+from seqserve.manifest import read_manifest
+from seqserve.task_record import Task
 from seqserve_export import exporter
 from seqserve_export.__main__ import main
 from seqserve_export.model_folder import building, to_name

@@ -12,7 +12,7 @@ import torch
 from onnxruntime.quantization import quantize_dynamic
 from torch import nn
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.errors import CheckpointError, UnsupportedError, VerificationError
 from seqserve_export.exporter import export_model
 from seqserve_export.mapping_verification import compare_with_transformers

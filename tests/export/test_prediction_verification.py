@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_folder import read_encoder_folder
 from seqserve_export.errors import VerificationError
 from seqserve_export.onnx_writer import write_graph

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from parity_table import ParityTable
-from seqserve.manifest import Manifest, Task
+from seqserve.manifest import Manifest
+from seqserve.task_record import Task
 from seqserve_export.exporter import export_model
 from seqserve_export.onnx_runner import Floats, SourceRunner
 from tiny_encoder_folder import (

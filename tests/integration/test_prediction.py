@@ -12,9 +12,10 @@ import torch
 from fakes import make_sequence
 from seqserve.engine import PredictionEngine
 from seqserve.errors import EngineError
-from seqserve.manifest import Task, read_manifest
+from seqserve.manifest import read_manifest
 from seqserve.registry import ServedModel
 from seqserve.sequence import Batch, EmbeddingVector, Sequence
+from seqserve.task_record import Task
 from seqserve.v1 import encoding_pb2, model_pb2
 from seqserve_export.exporter import export_model
 from serving import MakeServer, status_of

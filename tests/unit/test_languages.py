@@ -6,8 +6,8 @@ import pydantic
 import pytest
 
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import GenerationRecord, LanguageRecord
 from seqserve.servicers.languages import Direction, resolve_direction
+from seqserve.task_record import GenerationRecord, LanguageRecord
 from seqserve.v1 import generation_pb2
 
 EOS, START = 2, 3

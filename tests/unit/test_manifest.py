@@ -11,19 +11,21 @@ from fakes import make_generation_record
 from seqserve.errors import ModelFolderError
 from seqserve.manifest import (
     MANIFEST_FILE,
-    ClassificationRecord,
-    EmbeddingRecord,
     Manifest,
-    MaskFillingRecord,
-    PredictionRecord,
     Provenance,
-    RerankingRecord,
-    Task,
-    TokenClassificationRecord,
     VerificationRecord,
     make_file_record,
     read_manifest,
     write_manifest,
+)
+from seqserve.task_record import (
+    ClassificationRecord,
+    EmbeddingRecord,
+    MaskFillingRecord,
+    PredictionRecord,
+    RerankingRecord,
+    Task,
+    TokenClassificationRecord,
 )
 
 FILES = {"encode.onnx": b"encode", "decode.onnx": b"decode", "tokenizer.json": b"{}"}

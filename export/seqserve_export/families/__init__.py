@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError, UnsupportedError

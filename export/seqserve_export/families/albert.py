@@ -6,7 +6,7 @@ Source: Lan et al. 2020, arXiv:1909.11942; ``AlbertModel``, ``AlbertTransformer`
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families.bert import EMBEDDING_RENAMES, TOKEN_CLASSIFIER, to_encoder_config

@@ -6,7 +6,7 @@ Source: Devlin et al. 2019, arXiv:1810.04805; ``BertModel``, ``BertForSequenceCl
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.families.family import (
     Family,

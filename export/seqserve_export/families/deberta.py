@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import ConvolutionConfig, DisentangledConfig, EncoderConfig
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families.bert import (

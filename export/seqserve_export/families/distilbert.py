@@ -6,7 +6,7 @@ Source: Sanh et al. 2019, arXiv:1910.01108; ``DistilBertModel`` and
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.families.bert import EMBEDDING_RENAMES, TOKEN_CLASSIFIER
 from seqserve_export.families.family import Family, HeadMapping, to_activation, to_head_size

@@ -6,7 +6,7 @@ Source: Clark et al. 2020, arXiv:2003.10555; ``ElectraModel``, ``ElectraClassifi
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.families.bert import RENAMES, TOKEN_CLASSIFIER, to_encoder_config
 from seqserve_export.families.family import Family, HeadMapping, check_is_encoder

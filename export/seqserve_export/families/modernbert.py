@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import AttentionScope, EncoderConfig
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families.family import Family, HeadMapping, to_activation, to_head_size

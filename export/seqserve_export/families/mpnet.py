@@ -9,7 +9,7 @@ Source: Song et al. 2020, arXiv:2004.09297; ``MPNetModel``, ``MPNetEncoder`` and
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families.bert import (

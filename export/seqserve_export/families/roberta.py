@@ -9,7 +9,7 @@ of ``transformers``, and their namesakes of the other two.
 
 from typing import Any
 
-from seqserve.manifest import Task
+from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families.bert import RENAMES, TOKEN_CLASSIFIER, to_encoder_config

@@ -11,7 +11,6 @@ import grpc
 import numpy as np
 
 from seqserve.config import ServerConfig
-from seqserve.manifest import Task
 from seqserve.registry import Registry
 from seqserve.sequence import EmbeddingVector, Sequence
 from seqserve.servicers.requests import (
@@ -24,6 +23,7 @@ from seqserve.servicers.requests import (
     to_duration,
     tokenize,
 )
+from seqserve.task_record import Task
 from seqserve.v1 import encoding_pb2, encoding_pb2_grpc, model_pb2
 
 

@@ -13,7 +13,6 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError
-from seqserve.manifest import Task
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
@@ -33,6 +32,7 @@ from seqserve.servicers.requests import (
     to_duration,
     tokenize,
 )
+from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 

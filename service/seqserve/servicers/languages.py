@@ -4,7 +4,7 @@ import dataclasses
 import difflib
 
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import (
+from seqserve.task_record import (
     SOURCE_LANGUAGE,
     TARGET_LANGUAGE,
     GenerationRecord,

@@ -11,17 +11,17 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import (
+from seqserve.manifest import Manifest
+from seqserve.registry import Registry, ServedModel
+from seqserve.servicers.requests import check_count, check_text, check_token_count
+from seqserve.task_record import (
     ClassificationRecord,
     GenerationRecord,
-    Manifest,
     MaskFillingRecord,
     RerankingRecord,
     Task,
     TokenClassificationRecord,
 )
-from seqserve.registry import Registry, ServedModel
-from seqserve.servicers.requests import check_count, check_text, check_token_count
 from seqserve.tokenizer import TokenSpan
 from seqserve.v1 import model_pb2, model_pb2_grpc
 

@@ -4,8 +4,8 @@ import math
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.manifest import GenerationRecord
 from seqserve.sequence import GenerateOptions
+from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
 _BEAM_ONLY = ("length_penalty", "early_stopping")

@@ -1,0 +1,194 @@
+"""How to run a model, task by task: the sections of a manifest.
+
+Each is complete: graphs by the names of their files, and everything a request may leave unsaid.
+"""
+
+import enum
+from typing import Annotated, Literal, Self
+
+import pydantic
+
+Count = Annotated[int, pydantic.Field(ge=1)]
+TokenId = Annotated[int, pydantic.Field(ge=0)]
+# A bare file name: a manifest must not reach outside its folder.
+FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+class Record(pydantic.BaseModel):
+    """Part of a manifest: immutable, and without fields that nobody knows."""
+
+    model_config = pydantic.ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Task(enum.StrEnum):
+    """What a model can do."""
+
+    GENERATE = "generate"
+    EMBED = "embed"
+    CLASSIFY = "classify"
+    CLASSIFY_TOKENS = "classify_tokens"
+    RERANK = "rerank"
+    FILL_MASK = "fill_mask"
+
+
+SOURCE_LANGUAGE: Literal["source_language"] = "source_language"
+TARGET_LANGUAGE: Literal["target_language"] = "target_language"
+_SourcePart = TokenId | Literal["source_language", "target_language"]
+
+
+class TargetMode(enum.StrEnum):
+    """Where a multilingual model reads which language to write."""
+
+    FORCED_BOS = "forced_bos"
+    """The first generated token is the language's (M2M100, NLLB, mBART-50)."""
+    DECODER_START = "decoder_start"
+    """The decoder starts with the language's token (mBART)."""
+    SOURCE = "source"
+    """The source holds the language's token (multilingual Marian)."""
+
+
+class LanguageRecord(Record):
+    """The languages of a multilingual model, and how they are told to it."""
+
+    source: dict[str, TokenId]
+    """Token of each language that can be read; empty when the model is not told."""
+    target: dict[str, TokenId]
+    """Token of each language that can be written; empty when the model is not told."""
+    source_prefix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
+    """Tokens before those of the text, languages standing for theirs."""
+    source_suffix: Annotated[tuple[_SourcePart, ...], pydantic.Field(strict=False)]
+    """Tokens after those of the text."""
+    target_mode: Annotated[TargetMode, pydantic.Field(strict=False)]
+    default_source: str | None = None
+    """Language of inputs that name none; None means that they must."""
+    default_target: str | None = None
+
+    @pydantic.model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        parts = (*self.source_prefix, *self.source_suffix)
+        if (SOURCE_LANGUAGE in parts) != bool(self.source):
+            raise ValueError("source languages and their place in the source must come together")
+        is_read = TARGET_LANGUAGE in parts
+        if is_read != (self.target_mode is TargetMode.SOURCE):
+            raise ValueError('target_mode "source" and its place in the source must come together')
+        for default, codes in (
+            (self.default_source, self.source),
+            (self.default_target, self.target),
+        ):
+            if default is not None and default not in codes:
+                raise ValueError(f"default language {default!r} is not among the languages")
+        return self
+
+
+class GenerationRecord(Record):
+    """How to decode with an encoder-decoder model."""
+
+    encode_graph: FileName
+    decode_graph: FileName
+    target_tokenizer: FileName
+    target_vocabulary_size: Count
+    max_target_length: Count
+    """Most target tokens, the start token not counted."""
+    num_layers: Count
+    """Decoder layers, L."""
+    num_heads: Count
+    head_size: Count
+    decoder_start_token_id: TokenId
+    eos_token_id: TokenId
+    pad_token_id: TokenId
+    max_new_tokens: Count
+    """Default; requests may set their own up to ``max_target_length``."""
+    num_beams: Count
+    length_penalty: Annotated[float, pydantic.Field(allow_inf_nan=False)]
+    early_stopping: bool = False
+    min_new_tokens: Annotated[int, pydantic.Field(ge=0)] = 0
+    no_repeat_ngram_size: Annotated[int, pydantic.Field(ge=0)] = 0
+    repetition_penalty: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    forced_bos_token_id: TokenId | None = None
+    forced_eos_token_id: TokenId | None = None
+    suppressed_tokens: Annotated[tuple[TokenId, ...], pydantic.Field(strict=False)] = ()
+    """Never generated, unless forced."""
+    languages: LanguageRecord | None = None
+    """None for models that are not told languages."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_ranges(self) -> Self:
+        if self.max_new_tokens > self.max_target_length:
+            raise ValueError("max_new_tokens exceeds max_target_length")
+        if self.min_new_tokens > self.max_new_tokens:
+            raise ValueError("min_new_tokens exceeds max_new_tokens")
+        token_ids = {
+            name: getattr(self, name)
+            for name in (
+                "decoder_start_token_id",
+                "eos_token_id",
+                "pad_token_id",
+                "forced_bos_token_id",
+                "forced_eos_token_id",
+            )
+        }
+        token_ids |= {
+            f"suppressed token {token_id}": token_id for token_id in self.suppressed_tokens
+        }
+        if self.languages is not None:
+            token_ids |= {f"language {code}": one for code, one in self.languages.target.items()}
+        for name, token_id in token_ids.items():
+            if token_id is not None and token_id >= self.target_vocabulary_size:
+                raise ValueError(f"{name} is not in the target vocabulary")
+        return self
+
+
+class EmbeddingRecord(Record):
+    """How to embed with an encoder-only model."""
+
+    embed_graph: FileName
+    embedding_size: Count
+    pooling: Annotated[str, pydantic.Field(pattern=r"^[a-z_]+(\+[a-z_]+)*$")]
+    """How states become one vector: "mean", "cls", ...; several modes are joined by "+"."""
+    normalize: bool
+    """Whether the model is meant to be used with embeddings of length 1."""
+
+
+class _PredictionRecord(Record):
+    graph: FileName
+    has_token_types: bool = False
+    """Whether the graph tells the texts of a pair apart by the types of their tokens."""
+
+
+_Labels = Annotated[tuple[str, ...], pydantic.Field(min_length=1, strict=False)]
+
+
+class ClassificationRecord(_PredictionRecord):
+    """How to classify texts, or pairs of texts."""
+
+    labels: _Labels
+    """In the order of the logits."""
+    problem_type: Literal["single_label", "multi_label", "regression"]
+    """Whether one label holds (softmax), each for itself (sigmoid), or logits are values."""
+
+
+class TokenClassificationRecord(_PredictionRecord):
+    """How to label the tokens of texts."""
+
+    labels: _Labels
+    """In the order of the logits."""
+
+
+class RerankingRecord(_PredictionRecord):
+    """How to score pairs of a query and a text."""
+
+    activation: Literal["sigmoid", "identity"]
+    """What makes a score of the one logit when a request does not say."""
+
+
+class MaskFillingRecord(_PredictionRecord):
+    """How to fill masked tokens. The graph returns logits for the masks only, row after row."""
+
+    mask_token_id: TokenId
+    mask_token: str
+    """As it stands in texts."""
+
+
+PredictionRecord = (
+    ClassificationRecord | TokenClassificationRecord | RerankingRecord | MaskFillingRecord
+)
