@@ -26,7 +26,9 @@ def replace_encoder_weights(folder: Path, model_class: Any) -> None:
         model_class: An automatic class of ``transformers``; decides the head.
     """
     model = _load(folder, model_class)
+    # As Optimum does, RoBERTa is exported for single texts.
     has_types = getattr(model.config, "type_vocab_size", 0) > 1
+    has_types &= model.config.model_type != "roberta"
     names = ["input_ids", "attention_mask", *(["token_type_ids"] if has_types else [])]
     output = "last_hidden_state" if model_class is transformers.AutoModel else "logits"
     forward = model.forward

@@ -114,7 +114,9 @@ class EncoderFolder:
         model, _ = read_encoder(self.config, self._read_weights())
         return model, compare_reference(cases, model, self._original)
 
-    def read_predictor(self, task: Task, record: PredictionRecord) -> PredictionSource:
+    def read_predictor(
+        self, task: Task, record: PredictionRecord, notes: tuple[str, ...] = ()
+    ) -> PredictionSource:
         """Reads the encoder with its head, compared with the original.
 
         Raises:
@@ -141,7 +143,7 @@ class EncoderFolder:
                     cases, PredictGraph(model, head, mask_token=mask_token), self._original
                 ),
             ),
-            notes=self.tokenizer_notes,
+            notes=(*self.tokenizer_notes, *notes),
         )
 
     def _read_weights(self) -> dict[str, Tensor]:
@@ -190,7 +192,7 @@ def read_encoder_folder(
             f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
             "pools in its own way"
         )
-    return encoder.read_predictor(task, _make_record(encoder, task))
+    return encoder.read_predictor(task, _make_record(encoder, task), notes)
 
 
 def _read_bare(

@@ -26,12 +26,13 @@ from torch import Tensor
 from seqserve.task_record import Task
 from seqserve_export.checkpoint_config import find_task
 from seqserve_export.errors import CheckpointError, UnsupportedError
-from seqserve_export.onnx_graph import EXPORT_COMMAND, read_output_names
+from seqserve_export.onnx_graph import EXPORT_COMMAND, read_signature
 from seqserve_export.onnx_weights import read_graph_weights
 from seqserve_export.weights import has_weights
 
 STATES = "last_hidden_state"
 LOGITS = "logits"
+TOKEN_TYPES = "token_type_ids"
 MODEL_FILES = ("model.onnx",)
 ENCODER_FILES = ("encoder_model.onnx",)
 DECODER_FILES = ("decoder_model.onnx", "decoder_model_merged.onnx")
@@ -97,7 +98,7 @@ def find_graph_task(files: OnnxFiles | None, config: Any) -> tuple[Task, tuple[s
     """
     if files is None:
         return find_task(config), ()
-    outputs = read_output_names(files.encoder)
+    inputs, outputs = read_signature(files.encoder)
     architectures = ", ".join(config.architectures or [])
     if LOGITS in outputs:
         task = find_task(config)
@@ -105,6 +106,10 @@ def find_graph_task(files: OnnxFiles | None, config: Any) -> tuple[Task, tuple[s
             raise CheckpointError(
                 f'{files.encoder} makes {LOGITS}, but "architectures" {architectures} in '
                 "config.json names no class with a head"
+            )
+        if getattr(config, "type_vocab_size", 0) > 1 and TOKEN_TYPES not in inputs:
+            return task, (
+                "the graph takes no types of tokens: what they do to pairs was not compared",
             )
         return task, ()
     if STATES not in outputs:

@@ -15,13 +15,17 @@ _OWN_DOMAINS = ("", "ai.onnx")
 _HALVES = (onnx_ir.DataType.FLOAT16, onnx_ir.DataType.BFLOAT16)
 
 
-def read_output_names(path: Path) -> list[str]:
-    """Reads what the outputs of a graph are called.
+def read_signature(path: Path) -> tuple[list[str], list[str]]:
+    """Reads what inputs and outputs of a graph are called.
 
     Raises:
         CheckpointError: The file cannot be read.
     """
-    return [value.name or "" for value in _load(path).graph.outputs]
+    graph = _load(path).graph
+    inputs, outputs = (
+        [value.name or "" for value in values] for values in (graph.inputs, graph.outputs)
+    )
+    return inputs, outputs
 
 
 def read_nodes(path: Path) -> list[onnx_ir.Node]:

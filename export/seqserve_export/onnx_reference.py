@@ -18,7 +18,7 @@ from torch import Tensor
 
 from seqserve_export.errors import CheckpointError
 from seqserve_export.generation_reference import ReferenceCase
-from seqserve_export.onnx_folder import LOGITS, STATES, OnnxFiles
+from seqserve_export.onnx_folder import LOGITS, STATES, TOKEN_TYPES, OnnxFiles
 from seqserve_export.onnx_runner import make_session
 
 _CACHE_PREFIX = "past_key_values."
@@ -64,7 +64,7 @@ class OnnxModel:
     @property
     def has_token_types(self) -> bool:
         """Whether the graph is told types of tokens."""
-        return "token_type_ids" in self._inputs
+        return TOKEN_TYPES in self._inputs
 
     def __call__(self, **feeds: Tensor) -> GraphOutputs:
         """Runs one row.

@@ -260,6 +260,14 @@ def test_graph_without_head_embeds_with_a_note(tmp_path: Path) -> None:
     )
 
 
+def test_types_that_the_graph_lacks_are_noted(tmp_path: Path) -> None:
+    """Where the configuration has types of tokens and the graph does not, the note says so."""
+    source = _read(_make_encoder(tmp_path, "roberta", Task.RERANK))
+    assert source.notes == (
+        "the graph takes no types of tokens: what they do to pairs was not compared",
+    )
+
+
 def test_unnamed_head_is_refused(tmp_path: Path) -> None:
     """Logits of a class that the configuration does not name cannot be understood."""
     folder = _make_encoder(tmp_path)
