@@ -31,7 +31,9 @@ from torch import Tensor
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.onnx_graph import EXPORT_COMMAND, read_nodes
 
-_TORCH_NAME = re.compile(r"([A-Za-z_][\w.]*?)(?:_merged_\d+)?")
+_FINAL_BIAS = "final_logits_bias"
+_TORCH_NAME = re.compile(rf"([A-Za-z_]\w*\.[\w.]+?|{_FINAL_BIAS})(?:_merged_\d+)?")
+"""Without a point, it is the name of a computed value."""
 _SCOPED = re.compile(r"/(.+)/[A-Z]\w*")
 _ROOT_SUM = re.compile(r"/Add(_\d+)?")
 _CALL_NUMBER = re.compile(r"_\d+(?=\.|$)")
@@ -142,7 +144,7 @@ class _GraphWeights:
             if initializer is None or _to_torch_name(initializer) is not None:
                 continue
             if _is_float(initializer, num_dimensions=2):
-                self._add("final_logits_bias", self._to_tensor(initializer))
+                self._add(_FINAL_BIAS, self._to_tensor(initializer))
 
     def _add(self, name: str, weight: Tensor) -> None:
         known = self._weights.setdefault(name, weight)

@@ -321,15 +321,19 @@ def test_half_precision_is_refused(tmp_path: Path) -> None:
         _read(tmp_path)
 
 
-def test_graph_without_names_is_refused(tmp_path: Path) -> None:
-    """Without the names of torch it cannot be told which weight is which."""
+@pytest.mark.parametrize("prefix", ["onnx::MatMul_", "val_"])
+def test_graph_without_names_is_refused(prefix: str, tmp_path: Path) -> None:
+    """Without the names of torch it cannot be told which weight is which, in any of its forms."""
 
     def forget(model: onnx.ModelProto) -> None:
         for index, node in enumerate(model.graph.node):
-            node.name = f"{node.op_type}_{index}"
+            node.name = f"node_{node.op_type}_{index}"
+            node.input[:] = [name.replace("onnx::MatMul_", prefix) for name in node.input]
+        for weight in model.graph.initializer:
+            weight.name = weight.name.replace("onnx::MatMul_", prefix)
 
     change_graph(_make_encoder(tmp_path) / "model.onnx", forget)
-    message = rf"what 12 of its weights are for, such as onnx::MatMul_\d+ of the node .*{ADVICE}"
+    message = rf"what 12 of its weights are for, such as {prefix}\d+ of the node .*{ADVICE}"
     with pytest.raises(UnsupportedError, match=message):
         _read(tmp_path)
 
