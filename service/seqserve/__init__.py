@@ -6,7 +6,8 @@ The way of one request:
    ``Sequence``, submits it and awaits its answer. Event loop.
 2. ``worker``: one thread per model. Drains its inbox into the scheduler and runs batches.
 3. ``scheduler``: pure policy. Which sequences go into the next batch, and what becomes of them.
-4. ``engine``: one batch through onnxruntime; ``cache`` holds key values, ``search`` picks tokens.
+4. ``engine``: one batch through onnxruntime; ``cache`` holds key values, ``choice`` picks tokens,
+   ``search`` keeps hypotheses.
 5. The answer goes back to the event loop; the servicer detokenizes and replies.
 
 Shapes are written in one alphabet: B rows of the batch, K beams, S source length, T target length,

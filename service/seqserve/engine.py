@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.cache import KeyValueCache
+from seqserve.choice import choose
 from seqserve.errors import EngineError
 from seqserve.manifest import Manifest
-from seqserve.search import choose
 from seqserve.sequence import Batch, Outcome, Phase, SearchState
 from seqserve.session import BoundStep, cache_names, check_names, open_session, pad
 

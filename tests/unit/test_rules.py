@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seqserve.choice import choose
 from seqserve.errors import InvalidRequestError
 from seqserve.rules import TokenRules
-from seqserve.search import choose, make_search
+from seqserve.search import make_search
 from seqserve.sequence import GenerateOptions, Hypothesis
 
 START, EOS, SIZE = 1, 2, 12

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from fakes import EOS, START
+from seqserve.choice import choose, log_softmax
 from seqserve.errors import EngineError
-from seqserve.search import choose, log_softmax, make_search
+from seqserve.search import make_search
 from seqserve.sequence import (
     Candidate,
     FinishReason,
