@@ -37,9 +37,10 @@ class Tolerances:
 
 TOLERANCES: dict[Dtype, Tolerances] = {
     "fp32": Tolerances(graph=1e-4, quality=1e-4, embedding=1e-5, cosine=1e-4),
-    "fp16": Tolerances(graph=2e-2, quality=2e-2, embedding=1e-2, cosine=1e-3),
-    # A last bit in fp32 decides between two bytes, and what follows shows it.
-    "int8": Tolerances(graph=0.2, quality=0.35, embedding=0.2, cosine=1e-2),
+    "fp16": Tolerances(graph=5e-2, quality=2e-2, embedding=1e-2, cosine=1e-3),
+    # A last bit in fp32 decides between two bytes, and what follows shows it, most of all on the
+    # random sources and targets that graphs are compared on.
+    "int8": Tolerances(graph=0.5, quality=0.35, embedding=0.2, cosine=1e-2),
 }
 
 

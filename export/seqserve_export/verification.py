@@ -34,13 +34,18 @@ class Comparison:
     """Compares tensors that should be equal, and keeps the largest difference.
 
     A difference counts in units of the largest magnitude of the expected tensor, if that is above
-    1: rounding grows with the numbers, and logits of some hundreds are nothing unusual.
+    1: rounding grows with the numbers, and logits of some hundreds are nothing unusual. Or, of
+    tensors as a whole, the norm of the difference counts in units of the norm of the expected one:
+    so for formats in which a last bit can move single numbers far.
     """
 
-    def __init__(self, check: str, tolerance: float = TOLERANCE) -> None:
-        self.check = check
+    def __init__(
+        self, check: str, tolerance: float = TOLERANCE, *, is_of_norms: bool = False
+    ) -> None:
+        self.check = f"{check}, norms" if is_of_norms else check
         """What is compared with what, on what."""
         self.tolerance = tolerance
+        self._is_of_norms = is_of_norms
         self.count = 0
         self.max_abs_difference = 0.0
         self.is_bit_identical = True
@@ -57,8 +62,7 @@ class Comparison:
             raise VerificationError(
                 f"{self.check}: {where} has shape {actual.shape}, expected {expected.shape}"
             )
-        magnitude = max(1.0, float(np.abs(expected).max(initial=0.0)))
-        difference = float(np.abs(expected - actual).max(initial=0.0)) / magnitude
+        difference = self._measure(expected, actual)
         # Written so that NaN fails.
         if not difference <= self.tolerance:
             raise VerificationError(
@@ -66,6 +70,14 @@ class Comparison:
             )
         self.max_abs_difference = max(self.max_abs_difference, difference)
         self.is_bit_identical &= expected.tobytes() == actual.tobytes()
+
+    def _measure(self, expected: Floats, actual: Floats) -> float:
+        if self._is_of_norms:
+            wanted = expected.astype(np.float64)
+            norm = max(float(np.linalg.norm(wanted)), 1e-30)
+            return float(np.linalg.norm(actual - wanted)) / norm
+        magnitude = max(1.0, float(np.abs(expected).max(initial=0.0)))
+        return float(np.abs(expected - actual).max(initial=0.0)) / magnitude
 
     def to_record(self) -> VerificationRecord:
         """The comparison as the manifest keeps it."""
