@@ -90,9 +90,9 @@ def test_a_volume_of_one_node_never_waits_for_the_old_pod() -> None:
 
 def test_a_shared_volume_has_rollouts_without_a_gap() -> None:
     """The patches name objects of the base; whoever serves goes after the next one serves."""
-    shared = yaml.safe_load((BASE.parent / "shared" / "kustomization.yaml").read_text("utf-8"))
-    assert shared["resources"] == ["../base"]
-    claim, deployment = (yaml.safe_load(entry["patch"]) for entry in shared["patches"])
+    replicas = yaml.safe_load((BASE.parent / "replicas" / "kustomization.yaml").read_text("utf-8"))
+    assert replicas["resources"] == ["../base"]
+    claim, deployment = (yaml.safe_load(entry["patch"]) for entry in replicas["patches"])
     for patch, name in ((claim, "models.yaml"), (deployment, "deployment.yaml")):
         original = read(name)
         assert patch["metadata"] == original["metadata"]
