@@ -20,18 +20,17 @@ CONFIG_FILE = "config.json"
 
 
 def read_config(folder: Path) -> Any:
-    """Reads the configuration of an encoder of a supported family.
+    """Reads a configuration; that its family is supported, the caller has seen to.
 
     Returns:
         A configuration of ``transformers``; untyped, since every family has its own fields.
 
     Raises:
-        UnsupportedError: The family is not supported, or needs code of the folder's own.
+        UnsupportedError: The model needs code of the folder's own.
         CheckpointError: The file is absent or malformed.
     """
     path = folder / CONFIG_FILE
     content = read_json_object(path)
-    find_family(content.get("model_type"))
     if content.get("auto_map"):
         raise UnsupportedError(
             f'{path} needs code of its own ("auto_map": {content["auto_map"]!r}), which is never '

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from transformers import AutoConfig
 
 from seqserve.task_record import LanguageRecord, TargetMode
 from seqserve_export.checkpoint import GenerationConfig
-from seqserve_export.checkpoint_config import without_chatter
+from seqserve_export.checkpoint_config import read_config
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.generation_defaults import read_generation_config
@@ -84,24 +83,6 @@ def read_encoder_decoder_folder(
         checks=(verify_tokenizers(tokenizers),),
         notes=tokenizers.notes,
     )
-
-
-def read_config(folder: Path) -> Any:
-    """Reads ``config.json`` as ``transformers`` does, with the defaults of its class.
-
-    Raises:
-        CheckpointError: ``transformers`` cannot read it.
-    """
-    try:
-        with without_chatter():
-            return AutoConfig.from_pretrained(
-                folder, local_files_only=True, trust_remote_code=False
-            )
-    except Exception as error:
-        # The library raises what it likes for a malformed file.
-        raise CheckpointError(
-            f"transformers cannot read {folder / 'config.json'}: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _check_architecture(folder: Path, config: dict[str, Any]) -> None:

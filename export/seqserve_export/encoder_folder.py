@@ -83,6 +83,7 @@ class EncoderFolder:
         """
         self.folder = folder
         self.is_pickle_allowed = is_pickle_allowed
+        find_family(read_json_object(folder / CONFIG_FILE).get("model_type"))
         self.config: Any = read_config(folder)
         self.encoder_config: EncoderConfig = to_encoder_config(self.config)
         self.max_source_length = read_max_source_length(folder, self.encoder_config)

@@ -1,5 +1,6 @@
 """How the export command behaves: number formats, plans, hub ids, signals and kills."""
 
+import json
 import os
 import signal
 import subprocess
@@ -267,3 +268,14 @@ def test_killed_export_leaves_no_model_and_the_next_cleans_up(
     ):
         pass
     assert [path.name for path in (store / "m").iterdir()] == ["1"]
+
+
+def test_code_of_an_encoder_decoder_folder_is_refused(tmp_path: Path) -> None:
+    """A folder with a model class of its own is not taken for one of the library's."""
+    folder = make_hugging_face_folder("bart", tmp_path / "source")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["auto_map"] = {"AutoModelForSeq2SeqLM": "modeling.Model"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    result = run(folder, tmp_path / "store")
+    assert result.exit_code == 1
+    assert "needs code of its own" in result.stderr

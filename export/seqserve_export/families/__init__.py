@@ -20,10 +20,11 @@ from seqserve_export.families.bert import BERT
 from seqserve_export.families.deberta import DEBERTA
 from seqserve_export.families.distilbert import DISTILBERT
 from seqserve_export.families.electra import ELECTRA
-from seqserve_export.families.family import Family, Renames
+from seqserve_export.families.family import Family
 from seqserve_export.families.modernbert import MODERNBERT
 from seqserve_export.families.mpnet import MPNET
 from seqserve_export.families.roberta import CAMEMBERT, ROBERTA, XLM_ROBERTA
+from seqserve_export.families.weight_names import Renames, rename
 from seqserve_export.heads import Head
 from seqserve_export.weights import assign_weights
 
@@ -122,10 +123,10 @@ def _rename(family: Family, weights: Mapping[str, Tensor], head: Renames) -> dic
     renamed: dict[str, Tensor] = {}
     conflicts = []
     for name, tensor in family.reshape(dict(weights)).items():
-        plain_name = _replace(name.removeprefix(family.weight_prefix), _ANYWHERE)
-        new_name = _replace(plain_name, family.renames)
+        plain_name = rename(name.removeprefix(family.weight_prefix), _ANYWHERE)
+        new_name = rename(plain_name, family.renames)
         if new_name == plain_name:
-            head_name = _replace(plain_name, head)
+            head_name = rename(plain_name, head)
             if head_name != plain_name:
                 new_name = f"head.{head_name}"
             elif re.match(family.unneeded, plain_name):
@@ -139,11 +140,3 @@ def _rename(family: Family, weights: Mapping[str, Tensor], head: Renames) -> dic
             f"{', '.join(conflicts)}"
         )
     return renamed
-
-
-def _replace(name: str, renames: Renames) -> str:
-    for pattern, replacement in renames:
-        renamed, num_replaced = re.subn("^" + pattern, replacement, name)
-        if num_replaced:
-            return renamed
-    return name

@@ -13,11 +13,9 @@ from torch import Tensor
 from seqserve.task_record import Task
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import UnsupportedError
+from seqserve_export.families.weight_names import Renames
 from seqserve_export.heads import HeadConfig
 from seqserve_export.transformer_config import Activation
-
-Renames = tuple[tuple[str, str], ...]
-"""Patterns of beginnings of their names, and what they are in ours."""
 
 _ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 
+import torch
 from torch import Tensor
 
 from seqserve_export.errors import CheckpointError
@@ -34,8 +35,8 @@ def rename_weights(
     for name, tensor in weights.items():
         if is_unneeded(name):
             continue
-        new_name = _rename(name, renames)
-        if new_name in renamed and not _are_equal(renamed[new_name], tensor):
+        new_name = rename(name, renames)
+        if new_name in renamed and not torch.equal(renamed[new_name], tensor):
             raise CheckpointError(
                 f"{origins[new_name]} and {name} should be one tensor, but they differ"
             )
@@ -43,13 +44,10 @@ def rename_weights(
     return renamed
 
 
-def _rename(name: str, renames: Renames) -> str:
+def rename(name: str, renames: Renames) -> str:
+    """Replaces the beginning of a name; one that no pattern fits stays."""
     for pattern, replacement in renames:
         renamed, num_replaced = re.subn(f"^{pattern}", replacement, name)
         if num_replaced:
             return renamed
     return name
-
-
-def _are_equal(first: Tensor, second: Tensor) -> bool:
-    return first.shape == second.shape and bool((first == second).all())
