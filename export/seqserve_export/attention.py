@@ -55,6 +55,7 @@ def ragged_attention(
     bias: Tensor | None = None,
     rotary: tuple[Tensor, Tensor] | None = None,
     dtype: torch.dtype = torch.float32,
+    cache_scales: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attends from each query to the valid keys of its own row.
 
@@ -73,17 +74,29 @@ def ragged_attention(
         rotary: Cosines and sines by which queries and keys are rotated, [P, D/2] each, a row for
             each position from 0; not together with ``past``. D must then be a multiple of 16.
         dtype: Number format of the computation, and of ``past`` and all keys and values.
+        cache_scales: Size of one step of keys and of values, [H, D] each. With them ``past`` and
+            all keys and values are signed bytes, see :func:`to_bytes`.
 
     Returns:
         The attended values [B, T, H*D] in the format of ``queries``, then all keys and all values
-        [B, H, P or T', D] in ``dtype``.
+        [B, H, P or T', D] in the format of ``past``.
     """
     states_dtype = queries.dtype
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     bias = None if bias is None else bias.to(dtype)
     if torch.onnx.is_in_onnx_export():
         attended, all_keys, all_values = _exported(
-            queries, keys, values, lengths, num_heads, is_causal, scale, past, bias, rotary
+            queries,
+            keys,
+            values,
+            lengths,
+            num_heads,
+            is_causal,
+            scale,
+            past,
+            bias,
+            rotary,
+            cache_scales,
         )
         return attended.to(states_dtype), all_keys, all_values
     all_queries = split_heads(queries, num_heads)
@@ -91,16 +104,37 @@ def ragged_attention(
     if rotary is not None:
         assert past is None
         all_queries, all_keys = _rotate(all_queries, rotary), _rotate(all_keys, rotary)
+    if cache_scales is not None:
+        all_keys = to_bytes(all_keys, cache_scales[0])
+        all_values = to_bytes(all_values, cache_scales[1])
     if past is not None:
         all_keys = _write(past[0], all_keys, lengths)
         all_values = _write(past[1], all_values, lengths)
+    seen_keys, seen_values = all_keys, all_values
+    if cache_scales is not None:
+        seen_keys = all_keys.to(dtype) * cache_scales[0][:, None]
+        seen_values = all_values.to(dtype) * cache_scales[1][:, None]
     mask = _visible(lengths, queries.shape[1], all_keys.shape[2], is_causal)
     if bias is not None:
         mask = bias.masked_fill(~mask, -math.inf)  # [B, H, T, P]
     attended = functional.scaled_dot_product_attention(
-        all_queries, all_keys, all_values, attn_mask=mask, scale=scale
+        all_queries, seen_keys, seen_values, attn_mask=mask, scale=scale
     )
     return merge_heads(attended).to(states_dtype), all_keys, all_values
+
+
+def to_bytes(heads: Tensor, scales: Tensor) -> Tensor:
+    """Quantizes keys or values [B, H, T, D] to signed bytes, a step being ``scales`` [H, D]."""
+    steps = heads * (1 / scales[:, None])
+    if torch.onnx.is_in_onnx_export():
+        # With the scales as an axis the operator would take one number at a time.
+        return torch.onnx.ops.symbolic(
+            "QuantizeLinear",
+            [steps, torch.tensor(1.0), torch.tensor(0, dtype=torch.int8)],
+            dtype=torch.int8,
+            shape=steps.shape,
+        )
+    return torch.round(steps).clamp(-128, 127).to(torch.int8)
 
 
 def _visible(lengths: Tensor, num_queries: int, num_keys: int, is_causal: bool) -> Tensor:
@@ -146,6 +180,7 @@ def _exported(
     past: tuple[Tensor, Tensor] | None,
     bias: Tensor | None,
     rotary: tuple[Tensor, Tensor] | None,
+    cache_scales: tuple[Tensor, Tensor] | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch_size, _, width = queries.shape
     num_keys = keys.shape[1] if past is None else past[0].shape[2]
@@ -161,7 +196,7 @@ def _exported(
         # takes the token-generation path, and a bias keeps one shape for all steps.
         torch.scalar_tensor(num_keys, dtype=torch.int32),
     ]
-    if bias is not None or rotary is not None:
+    if bias is not None or rotary is not None or cache_scales is not None:
         inputs += [*(rotary or (None, None)), None, bias]
     attributes: dict[str, Any] = {"num_heads": num_heads, "kv_num_heads": num_heads}
     if rotary is not None:
@@ -170,11 +205,20 @@ def _exported(
         attributes["causal"] = 0
     if scale is not None:
         attributes["scale"] = scale
+    cache_dtype = queries.dtype
+    if cache_scales is not None:
+        inputs += [None, *cache_scales]
+        attributes |= {
+            "kv_cache_bit_width": 8,
+            "k_quant_type": "PER_CHANNEL",
+            "v_quant_type": "PER_CHANNEL",
+        }
+        cache_dtype = torch.int8
     outputs = torch.onnx.ops.symbolic_multi_out(
         "com.microsoft::GroupQueryAttention",
         inputs,
         attrs=attributes,
-        dtypes=(queries.dtype, queries.dtype, queries.dtype),
+        dtypes=(queries.dtype, cache_dtype, cache_dtype),
         shapes=(queries.shape, present_shape, present_shape),
         version=1,
     )

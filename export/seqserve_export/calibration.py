@@ -25,7 +25,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._inputs: dict[str, list[Tensor]] = {}
-        self._max_outputs: dict[str, float] = {}
+        self._max_outputs: dict[str, Tensor] = {}
 
     def inputs(self, name: str) -> Tensor:
         """Inputs of a layer, [N, K] with at most some hundred rows."""
@@ -33,6 +33,10 @@ class Calibration:
 
     def max_output(self, name: str) -> float:
         """Largest magnitude a layer put out."""
+        return float(self.max_outputs(name).max())
+
+    def max_outputs(self, name: str) -> Tensor:
+        """Largest magnitude of each output of a layer, [N]."""
         return self._max_outputs[name]
 
     def observe(self, name: str, inputs: Tensor, outputs: Tensor) -> None:
@@ -43,8 +47,8 @@ class Calibration:
             rows = inputs.detach().flatten(0, -2)
             # Spread over the rows: the first position is unlike all others.
             kept.append(rows[:: max(1, len(rows) // 16)][:num_left].clone())
-        largest = float(outputs.detach().abs().max())
-        self._max_outputs[name] = max(self._max_outputs.get(name, 0.0), largest)
+        largest = outputs.detach().flatten(0, -2).abs().amax(dim=0)
+        self._max_outputs[name] = torch.maximum(self._max_outputs.get(name, largest), largest)
 
 
 def calibrate(source: GenerationSource, sources: Sequence[list[int]]) -> Calibration:

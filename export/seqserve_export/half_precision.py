@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqserve_export.calibration import Calibration
-from seqserve_export.layers import CrossAttention, SelfAttention
+from seqserve_export.layers import CacheFormat
 
 MAX_OUTPUT = 65504 / 8
 """Layers whose outputs on samples are larger stay in fp32."""
@@ -76,6 +76,6 @@ def to_half(model: nn.Module, calibration: Calibration) -> list[str]:
                 model.set_submodule(name, HalfLinear(module, halve(module.weight)))
             case nn.Embedding() if name.endswith("embedding.token"):
                 model.set_submodule(name, HalfEmbedding(halve(module.weight)))
-            case SelfAttention() | CrossAttention():
+            case CacheFormat():
                 module.dtype = torch.float16
     return kept

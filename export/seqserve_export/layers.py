@@ -19,8 +19,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from seqserve_export.attention import ragged_attention, split_heads
+from seqserve_export.attention import ragged_attention, split_heads, to_bytes
 from seqserve_export.transformer_config import BlockConfig
+
+
+class CacheFormat(nn.Module):
+    """How an attention computes, and how that of a decoder keeps keys and values."""
+
+    key_scales: Tensor | None
+    value_scales: Tensor | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dtype = torch.float32
+        """Of the attention, and of keys and values unless they are bytes."""
+        self.register_buffer("key_scales", None)
+        self.register_buffer("value_scales", None)
+
+    @property
+    def scales(self) -> tuple[Tensor, Tensor] | None:
+        """Steps of keys and of values kept as signed bytes, [H, D] each; None if they are not."""
+        if self.key_scales is None or self.value_scales is None:
+            return None
+        return self.key_scales, self.value_scales
 
 
 class SelfAttention(nn.Module):
@@ -30,7 +51,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         inner_size = config.num_heads * config.head_size
         self.num_heads, self.scale = config.num_heads, config.attention_scale
-        self.dtype = torch.float32  # of keys and values, and of the attention itself
+        self.cache = CacheFormat()
         self.query = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.key = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.value = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
@@ -70,7 +91,8 @@ class SelfAttention(nn.Module):
             past=past,
             bias=bias,
             rotary=rotary,
-            dtype=self.dtype,
+            dtype=self.cache.dtype,
+            cache_scales=self.cache.scales,
         )
         return self.output(attended), (keys, values)
 
@@ -82,7 +104,7 @@ class CrossAttention(nn.Module):
         super().__init__()
         inner_size = config.num_heads * config.head_size
         self.num_heads, self.scale = config.num_heads, config.attention_scale
-        self.dtype = torch.float32  # of keys and values, and of the attention itself
+        self.cache = CacheFormat()
         self.query = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.key = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
         self.value = nn.Linear(config.model_size, inner_size, bias=config.has_bias)
@@ -90,9 +112,13 @@ class CrossAttention(nn.Module):
 
     def project_source(self, encoder_states: Tensor) -> tuple[Tensor, Tensor]:
         """Projects encoder states [B, S, M] to keys and values [B, H, S, D], once per request."""
-        keys = self.key(encoder_states).to(self.dtype)
-        values = self.value(encoder_states).to(self.dtype)
-        return split_heads(keys, self.num_heads), split_heads(values, self.num_heads)
+        projections = (self.key(encoder_states), self.value(encoder_states))
+        keys, values = (
+            split_heads(states.to(self.cache.dtype), self.num_heads) for states in projections
+        )
+        if self.cache.scales is None:
+            return keys, values
+        return to_bytes(keys, self.cache.scales[0]), to_bytes(values, self.cache.scales[1])
 
     def forward(
         self, states: Tensor, source: tuple[Tensor, Tensor], source_lengths: Tensor
@@ -113,7 +139,8 @@ class CrossAttention(nn.Module):
             is_causal=False,
             scale=self.scale,
             past=source,
-            dtype=self.dtype,
+            dtype=self.cache.dtype,
+            cache_scales=self.cache.scales,
         )
         return self.output(attended), (keys, values)
 

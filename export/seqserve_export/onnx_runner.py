@@ -114,7 +114,8 @@ def make_cache(shape: tuple[int, int, int, int], like: Floats) -> Floats:
         shape: B, H, P and D.
         like: An output of the encode graph, which has the number format of caches.
     """
-    return np.full(shape, np.nan, like.dtype)
+    invalid = 127 if like.dtype == np.int8 else np.nan
+    return np.full(shape, invalid, like.dtype)
 
 
 class OnnxTargets:

@@ -1,9 +1,12 @@
-"""int8: the same model with linear layers and embeddings in 8-bit integers.
+"""int8: the same model with linear layers, embeddings and caches in 8-bit integers.
 
 Weights have a scale for each output channel (embeddings: for each token) and are symmetric. Inputs
 of linear layers become unsigned bytes with one fixed scale and zero point for the layer, chosen on
 samples; so a row's result depends on nothing but the row. A layer whose outputs suffer too much
 stays in fp32.
+
+Keys and values of a decoder are kept as signed bytes with one fixed step for each of their
+dimensions: reading them is what attention spends its time on while decoding.
 
 While exporting, a layer becomes ``QuantizeLinear`` and ``com.microsoft.MatMulIntegerToFloat``.
 
@@ -15,8 +18,10 @@ operators: onnxruntime ``docs/ContribOperators.md``.
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from seqserve_export.calibration import Calibration
+from seqserve_export.layers import CrossAttention, DecoderLayer, SelfAttention
 
 MAX_RELATIVE_ERROR = 0.1
 """Layers whose outputs on samples would be further off stay in fp32."""
@@ -24,6 +29,8 @@ _GOOD_RELATIVE_ERROR = 0.01
 """No other range is tried once the outputs are this close."""
 _CLIPPED_SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Parts of the range of a layer's inputs that are tried as its 256 steps."""
+_CACHE_MARGIN = 1.2
+"""Keys and values may be this much larger than on the samples before they are clipped."""
 
 
 class QuantizedLinear(nn.Module):
@@ -101,7 +108,8 @@ class QuantizedEmbedding(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps tokens [...] to vectors [..., M]."""
-        return self.weight[tokens].float() * self.scales[tokens][..., None]
+        vectors = functional.embedding(tokens, self.weight).float()
+        return vectors * functional.embedding(tokens, self.scales[:, None])
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -135,7 +143,20 @@ def quantize(model: nn.Module, calibration: Calibration) -> list[str]:
                 if module not in embeddings:
                     embeddings[module] = QuantizedEmbedding(module)
                 model.set_submodule(name, embeddings[module])
+            case DecoderLayer():
+                _quantize_cache(module.self_attention, f"{name}.self_attention", calibration)
+                _quantize_cache(module.cross_attention, f"{name}.cross_attention", calibration)
     return kept
+
+
+def _quantize_cache(
+    attention: SelfAttention | CrossAttention, name: str, calibration: Calibration
+) -> None:
+    """Has keys and values kept as bytes."""
+    for part in ("key", "value"):
+        largest = calibration.max_outputs(f"{name}.{part}")  # [H*D]
+        scales = (largest * _CACHE_MARGIN).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        setattr(attention.cache, f"{part}_scales", scales.view(attention.num_heads, -1))
 
 
 def _quantize_linear(linear: nn.Linear, inputs: Tensor) -> QuantizedLinear | None:

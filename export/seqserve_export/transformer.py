@@ -159,7 +159,8 @@ class Transformer(nn.Module):
         """Number format of keys and values."""
         layer = self.decoder.layers[0]
         assert isinstance(layer, DecoderLayer)
-        return layer.self_attention.dtype
+        cache = layer.self_attention.cache
+        return cache.dtype if cache.scales is None else torch.int8
 
     def encode(self, source_tokens: Tensor, source_lengths: Tensor) -> Tensor:
         """Encodes sources: tokens [B, S] and lengths [B] to encoder states [B, S, M]."""

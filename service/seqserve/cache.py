@@ -9,7 +9,7 @@ from collections.abc import Sequence as Rows
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from seqserve.sequence import RowCopy
 
@@ -32,7 +32,7 @@ class KeyValueCache:
         max_rows: int,
         max_target_length: int,
         max_source_length: int,
-        dtype: type[np.floating[Any]] = np.float32,
+        dtype: DTypeLike = np.float32,
     ) -> None:
         self._max_target_length = max_target_length
         self._max_source_length = max_source_length
@@ -65,7 +65,7 @@ class KeyValueCache:
             self.source[:, targets, :, :length] = self.source[:, sources, :, :length]
 
     def write_source(
-        self, rows: Rows[int], layers: Rows[NDArray[np.floating[Any]]], index: int, length: int
+        self, rows: Rows[int], layers: Rows[NDArray[Any]], index: int, length: int
     ) -> None:
         """Writes the encoder's output for one sequence to each of its rows.
 
@@ -78,13 +78,11 @@ class KeyValueCache:
         for position, tensor in enumerate(layers):
             self.source[position, rows, :, :length] = tensor[index, :, :length]
 
-    def _allocate(self, capacity: int) -> NDArray[np.floating[Any]]:
+    def _allocate(self, capacity: int) -> NDArray[Any]:
         num_tensors, max_rows, num_heads, head_size = self._shape
         return np.zeros((num_tensors, max_rows, num_heads, capacity, head_size), self._dtype)
 
-    def _grow(
-        self, array: NDArray[np.floating[Any]], length: int, limit: int, num_rows: int
-    ) -> NDArray[np.floating[Any]]:
+    def _grow(self, array: NDArray[Any], length: int, limit: int, num_rows: int) -> NDArray[Any]:
         capacity = array.shape[3]
         if length <= capacity:
             return array

@@ -47,8 +47,15 @@ class ServerConfig(pydantic.BaseModel):
         le=1024,
         description="Computing threads per model; 0: the CPUs of this process.",
     )
+    lanes: int = pydantic.Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="Running batches of a model that generates, which share its threads; "
+        "0: one for each thread, at most 4.",
+    )
     max_batch_size: int = pydantic.Field(
-        default=64, ge=1, le=1024, description="Rows of the running batch: live hypotheses."
+        default=64, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
     )
     max_batch_tokens: int = pydantic.Field(
         default=4096, ge=1, description="Source tokens of an encoder pass, padding included."

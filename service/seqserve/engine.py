@@ -12,9 +12,16 @@ from numpy.typing import NDArray
 from seqserve.cache import KeyValueCache
 from seqserve.choice import choose
 from seqserve.errors import EngineError
+from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
 from seqserve.sequence import Batch, Outcome, Phase, SearchState
-from seqserve.session import BoundStep, cache_names, check_names, open_session, pad
+from seqserve.session import (
+    BoundStep,
+    check_names,
+    input_dtype,
+    open_session,
+    pad,
+)
 
 
 class Engine(Protocol):
@@ -35,17 +42,16 @@ class Engine(Protocol):
 
 
 class GenerationEngine:
-    """The encode and decode graphs of an encoder-decoder model, and the cache between them."""
+    """Runs the graphs of an encoder-decoder model, with a cache of its own between them."""
 
     first_phase: Phase = "encode"
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, max_rows: int, num_threads: int
-    ) -> None:
+    def __init__(self, graphs: GenerationGraphs, manifest: Manifest, *, max_rows: int) -> None:
         record = manifest.generation
         assert record is not None
         self._max_rows = max_rows
         self._num_layers = record.num_layers
+        self._graphs = graphs
         self._cache = KeyValueCache(
             num_layers=record.num_layers,
             num_heads=record.num_heads,
@@ -53,32 +59,12 @@ class GenerationEngine:
             max_rows=max_rows,
             max_target_length=record.max_target_length,
             max_source_length=manifest.max_source_length,
-            dtype=np.float16 if manifest.dtype == "fp16" else np.float32,
-        )
-        past_target = cache_names("past_key_values", "decoder", record.num_layers)
-        past_source = cache_names("past_key_values", "encoder", record.num_layers)
-        self._present_source = cache_names("present", "encoder", record.num_layers)
-        present_target = cache_names("present", "decoder", record.num_layers)
-        self._encode = open_session(folder / record.encode_graph, num_threads=num_threads)
-        check_names(
-            self._encode,
-            folder / record.encode_graph,
-            ["input_ids", "source_lengths"],
-            ["last_hidden_state", *self._present_source],
-        )
-        self._decode = open_session(folder / record.decode_graph, num_threads=num_threads)
-        check_names(
-            self._decode,
-            folder / record.decode_graph,
-            ["input_ids", "past_lengths", "source_lengths", *past_target, *past_source],
-            ["logits", *present_target, *self._present_source],
+            dtype=input_dtype(graphs.decode, graphs.past_names[0][0]),
         )
         self._input_ids = np.zeros(max_rows, np.int64)
         self._past_lengths = np.zeros(max_rows, np.int32)
         self._source_lengths = np.ones(max_rows, np.int32)
         self._logits = np.zeros((max_rows, record.target_vocabulary_size), np.float32)
-        self._past_names = (past_target, past_source)
-        self._present_names = (present_target, self._present_source)
         self._steps: dict[int, BoundStep] = {}
         self._steps_generation = self._cache.generation
 
@@ -91,8 +77,8 @@ class GenerationEngine:
 
     def _run_encode(self, batch: Batch) -> list[Outcome]:
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
-        layers = self._encode.run(
-            self._present_source, {"input_ids": input_ids, "source_lengths": lengths}
+        layers = self._graphs.encode.run(
+            self._graphs.present_names[1], {"input_ids": input_ids, "source_lengths": lengths}
         )
         rows = [row for sequence in batch.sequences for row in sequence.rows]
         self._cache.reserve(source_length=int(lengths.max()), num_rows=min(rows))
@@ -130,10 +116,10 @@ class GenerationEngine:
             for side, array in enumerate((self._cache.target, self._cache.source)):
                 for position in range(2 * self._num_layers):
                     rows = array[position, :num_rows]
-                    inputs[self._past_names[side][position]] = rows
+                    inputs[self._graphs.past_names[side][position]] = rows
                     # Past and present are one buffer: the operator then writes in place.
-                    outputs[self._present_names[side][position]] = rows
-            self._steps[num_rows] = BoundStep(self._decode, inputs, outputs)
+                    outputs[self._graphs.present_names[side][position]] = rows
+            self._steps[num_rows] = BoundStep(self._graphs.decode, inputs, outputs)
         return self._steps[num_rows]
 
 

@@ -117,6 +117,7 @@ class ModelMetrics:
         labels = {"model_name": model_name, "model_version": model_version}
         self._labels = labels
         self._metrics = metrics
+        self._loads: dict[int, tuple[int, int, int]] = {}
         self._waiting = metrics.waiting.labels(**labels)
         self._running = metrics.running.labels(**labels)
         self._live_rows = metrics.live_rows.labels(**labels)
@@ -125,11 +126,15 @@ class ModelMetrics:
         self._padding_tokens = metrics.padding_tokens.labels(**labels)
         self._target_tokens = metrics.target_tokens.labels(**labels)
 
-    def set_load(self, *, num_waiting: int, num_running: int, num_live_rows: int) -> None:
-        """Records how much is waiting and running."""
-        self._waiting.set(num_waiting)
-        self._running.set(num_running)
-        self._live_rows.set(num_live_rows)
+    def set_load(
+        self, *, num_waiting: int, num_running: int, num_live_rows: int, lane: int = 0
+    ) -> None:
+        """Records how much is waiting and running in a lane; the gauges have the sums."""
+        self._loads[lane] = (num_waiting, num_running, num_live_rows)
+        waiting, running, live_rows = map(sum, zip(*list(self._loads.values()), strict=True))
+        self._waiting.set(waiting)
+        self._running.set(running)
+        self._live_rows.set(live_rows)
 
     def observe_step(self, batch: Batch, seconds: float) -> None:
         """Records a forward pass that succeeded."""

@@ -11,6 +11,8 @@ from seqserve.admission import Admission
 from seqserve.config import ServerConfig
 from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
+from seqserve.generation_graphs import open_generation_graphs
+from seqserve.lanes import Lanes
 from seqserve.manifest import MANIFEST_FILE, Manifest, read_manifest
 from seqserve.metrics import Metrics, ModelMetrics
 from seqserve.scheduler import SchedulerLimits
@@ -29,7 +31,7 @@ class ServedModel:
     manifest: Manifest
     source_tokenizer: Tokenizer
     target_tokenizer: Tokenizer
-    worker: Worker
+    lanes: Lanes
     admission: Admission
     metrics: ModelMetrics
 
@@ -56,18 +58,16 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
     target_tokenizer = source_tokenizer
     model_metrics = ModelMetrics(metrics, manifest.name, manifest.version)
     num_threads = config.threads or available_cpus()
-    engine: Engine
+    engines: list[Engine]
     if manifest.generation is not None:
         _check_beams(folder, manifest.generation.num_beams, config.max_num_beams)
         target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
         _check_vocabulary(folder, target_tokenizer, manifest.generation.target_vocabulary_size)
-        engine = GenerationEngine(
-            folder, manifest, max_rows=config.max_batch_size, num_threads=num_threads
-        )
+        engines = _open_generation_engines(folder, manifest, config, num_threads)
     elif manifest.embedding is not None:
-        engine = EmbeddingEngine(folder, manifest, num_threads=num_threads)
+        engines = [EmbeddingEngine(folder, manifest, num_threads=num_threads)]
     else:
-        engine = PredictionEngine(folder, manifest, num_threads=num_threads)
+        engines = [PredictionEngine(folder, manifest, num_threads=num_threads)]
     name = f"{manifest.name}/{manifest.version}"
     if not manifest.is_batch_invariant:
         _log.warning(
@@ -78,10 +78,35 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
         manifest=manifest,
         source_tokenizer=source_tokenizer,
         target_tokenizer=target_tokenizer,
-        worker=Worker(engine, limits, model_metrics, name=name),
+        lanes=Lanes(
+            [
+                Worker(engine, limits, model_metrics, name=name, lane=lane)
+                for lane, engine in enumerate(engines)
+            ]
+        ),
         admission=Admission(config.max_outstanding),
         metrics=model_metrics,
     )
+
+
+_MAX_LANES = 4
+"""Chosen by default: more would leave each with few rows, unless the load is heavy."""
+
+
+def _open_generation_engines(
+    folder: Path, manifest: Manifest, config: ServerConfig, num_threads: int
+) -> list[Engine]:
+    """One engine for each lane."""
+    num_lanes = config.lanes or min(num_threads, _MAX_LANES)
+    threads_per_lane = max(1, num_threads // num_lanes)
+    graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
+    engines: list[Engine] = []
+    for _ in range(num_lanes):
+        if engines and threads_per_lane > 1:
+            # Runs of one session share its threads and would wait for each other.
+            graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
+        engines.append(GenerationEngine(graphs, manifest, max_rows=config.max_batch_size))
+    return engines
 
 
 def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_embeddings: int) -> None:
@@ -187,14 +212,14 @@ class Registry:
         """Starts the workers, on the running event loop."""
         loop = asyncio.get_running_loop()
         for model in self.models:
-            model.worker.start(loop, lambda model=model: on_death(model))  # type: ignore[misc]
+            model.lanes.start(loop, lambda model=model: on_death(model))  # type: ignore[misc]
 
     async def close(self) -> None:
         """Stops the workers once they have answered what they took."""
         for model in self.models:
-            model.worker.close()
+            model.lanes.close()
         for model in self.models:
-            await model.worker.join()
+            await model.lanes.join()
 
 
 def _order(model: ServedModel) -> tuple[str, int]:

@@ -37,6 +37,7 @@ class Worker:
         metrics: ModelMetrics,
         *,
         name: str,
+        lane: int = 0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._engine = engine
@@ -50,7 +51,8 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_death: Callable[[], None] = _nothing
         self._name = name
-        self._thread = threading.Thread(target=self._run, name=f"worker-{name}", daemon=True)
+        self._lane = lane
+        self._thread = threading.Thread(target=self._run, name=f"worker-{name}-{lane}", daemon=True)
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None] | None = None
@@ -148,6 +150,7 @@ class Worker:
             num_waiting=scheduler.num_waiting + self._inbox.qsize(),
             num_running=scheduler.num_running,
             num_live_rows=scheduler.num_live_rows,
+            lane=self._lane,
         )
 
     def _deliver(self, events: list[Event]) -> None:

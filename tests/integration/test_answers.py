@@ -15,7 +15,7 @@ from serving import MakeServer, RunningServer, source
 
 def assert_idle(running: RunningServer) -> None:
     """All rows are free, nothing waits, no place is held."""
-    worker = running.registry.find("tiny", "", None).worker
+    worker = running.registry.find("tiny", "", None).lanes.workers[0]
     scheduler = worker._scheduler
     scheduler.check()
     assert repr(scheduler) == "Scheduler(waiting=0, running=0, free_rows=64)"
@@ -34,7 +34,7 @@ def count_codes(running: RunningServer) -> dict[str, float]:
 
 async def settle(running: RunningServer) -> None:
     """Waits until the worker has dropped what was abandoned."""
-    worker = running.registry.find("tiny", "", None).worker
+    worker = running.registry.find("tiny", "", None).lanes.workers[0]
     async with asyncio.timeout(10):
         while worker._scheduler.has_work or running.num_outstanding:
             await asyncio.sleep(0.005)
@@ -97,7 +97,7 @@ async def test_engine_fault_fails_its_batch_and_the_next_request_succeeds(
 ) -> None:
     """A fault in the computation is INTERNAL for those in it; slots come free."""
     async with serving() as running:
-        engine = running.registry.find("tiny", "", None).worker._engine
+        engine = running.registry.find("tiny", "", None).lanes.workers[0]._engine
         request = generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])])
         whole = engine.run
         calls = 0
@@ -124,7 +124,7 @@ async def test_deadline_reaches_the_running_batch(
 ) -> None:
     """A call past its deadline is DEADLINE_EXCEEDED and leaves the batch; the others finish."""
     async with serving(max_request_seconds=0.2) as running:
-        engine = running.registry.find("tiny", "", None).worker._engine
+        engine = running.registry.find("tiny", "", None).lanes.workers[0]._engine
         whole = engine.run
 
         def slow(batch: object) -> object:
@@ -156,7 +156,7 @@ async def test_passed_deadlines_and_cancels_are_told_apart(
     """Metrics and the log have what the caller was told, also where gRPC ended the call."""
     opened = threading.Event()
     async with serving() as running:
-        engine = running.registry.find("tiny", "", None).worker._engine
+        engine = running.registry.find("tiny", "", None).lanes.workers[0]._engine
         whole = engine.run
 
         def wait(batch: Batch) -> list[Outcome]:

@@ -37,7 +37,7 @@ async def test_concurrent_calls_share_batches(
     """Forty calls that come while the first is computed take one more forward pass."""
     arrived, opened = threading.Event(), threading.Event()
     async with serving() as running:
-        engine = running.registry.find("sentence", "", None).worker._engine
+        engine = running.registry.find("sentence", "", None).lanes.workers[0]._engine
         whole = engine.run
 
         def wait(batch: Batch) -> list[Outcome]:

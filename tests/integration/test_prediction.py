@@ -42,7 +42,7 @@ async def predict(
     """Logits of sources, submitted at once; of a pair, the second half is the second text."""
     loop = asyncio.get_running_loop()
     futures: list[asyncio.Future[EmbeddingVector]] = [loop.create_future() for _ in sources]
-    model.worker.submit(
+    model.lanes.submit(
         Sequence(
             source_tokens=tuple(tokens),
             token_types=tuple(int(2 * i >= len(tokens)) for i in range(len(tokens)))

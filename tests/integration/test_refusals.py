@@ -388,7 +388,7 @@ async def test_unexpected_errors_leak_nothing(
             raise RuntimeError("secret path")
 
         with monkeypatch.context() as patch:
-            patch.setattr(model.worker, "submit", explode)
+            patch.setattr(model.lanes, "submit", explode)
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await running.generation.Generate(generate(inputs=[source([5])]))
         assert caught.value.code() is grpc.StatusCode.INTERNAL

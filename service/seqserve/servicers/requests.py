@@ -167,7 +167,7 @@ def submitted(
         assert isinstance(sequence.future, asyncio.Future)
         futures.append(sequence.future)
     try:
-        model.worker.submit(sequences)
+        model.lanes.submit(sequences)
         yield futures
     finally:
         for future in futures:
