@@ -4,21 +4,18 @@ All vocabulary-sized work happens here, once for all rows. What becomes of the c
 business of :mod:`seqserve.search`.
 """
 
+import math
 from collections.abc import Sequence as Rows
 
 import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
+from seqserve.ranking import largest_indices, log_sum_exp
 from seqserve.sequence import Candidate, SearchState
 
-
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Normalises rows of logits [N, V] to log-probabilities, in float32."""
-    with np.errstate(invalid="ignore"):  # infinite logits become NaN, which `choose` refuses
-        shifted = logits - logits.max(axis=-1, keepdims=True)
-    normalized: NDArray[np.float32] = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return normalized
+_UNREACHABLE = -1e8
+"""Below any sum of log-probabilities: beams that do not exist yet score less."""
 
 
 def choose(
@@ -39,7 +36,7 @@ def choose(
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
     return [
-        _choose_beams(search, logits[rows])
+        _choose_beams(search, rows, logits)
         if search.num_rows > 1
         else _choose_greedy(search, logits[rows[0]], best_tokens[rows[0]])
         for search, rows in searches
@@ -66,37 +63,66 @@ def _choose_greedy(
                 return _nothing_left()
     if not search.options.needs_log_probabilities:
         return [Candidate(0, token, 0.0, 0.0)]
-    log_probability = float(log_softmax(logits[None])[0, token])
+    log_probability = float(logits[token] - np.float32(log_sum_exp(logits)))
     return [Candidate(0, token, search.scores[0] + log_probability, log_probability)]
 
 
-def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Candidate] | Exception:
-    log_probabilities = log_softmax(logits)  # [K, V]
-    # A NaN or an infinity in a row of logits makes NaN of the whole row.
-    if np.isnan(log_probabilities[:, 0]).any():
-        return _not_finite()
-    if search.rules.is_active:
-        for row, target in zip(log_probabilities, search.targets(), strict=True):
-            search.rules.apply(row, target)
-    totals = log_probabilities + np.array(search.scores, np.float32)[:, None]
-    flat = totals.ravel()  # [K, V] -> [K*V]
-    num_candidates = min(2 * search.num_rows, flat.size)
-    threshold = np.partition(flat, -num_candidates)[-num_candidates]
-    best = np.flatnonzero(flat >= threshold)  # all that tie with the last one
-    best = best[np.lexsort((best, -flat[best]))][:num_candidates]  # ties by lower index
-    if np.isneginf(flat[best[0]]):
+def _choose_beams(
+    search: SearchState, rows: list[int], logits: NDArray[np.float32]
+) -> list[Candidate] | Exception:
+    """The 2K best continuations of all beams: the best of each beam's own 2K best.
+
+    NOTE: barred tokens are struck out of ``logits`` in place.
+    """
+    num_candidates = 2 * search.num_rows
+    best: list[tuple[float, int, int, float]] = []
+    for parent, (row, score, target) in enumerate(
+        zip(rows, search.scores, search.targets(), strict=True)
+    ):
+        if len(best) >= num_candidates and score < _UNREACHABLE and not math.isinf(best[-1][0]):
+            continue  # all beams are equal before the first token: one look is enough
+        found = _best_log_probabilities(search, logits[row], target, num_candidates)
+        if found is None:
+            return _not_finite()
+        # In the precision of the logits, as the scores of transformers are.
+        totals = found[1] + np.float32(score)
+        best += [
+            (-total, parent, token, log_probability)
+            for token, log_probability, total in zip(
+                found[0].tolist(), found[1].tolist(), totals.tolist(), strict=True
+            )
+        ]
+    best.sort()  # ties by lower beam, then by lower token
+    if math.isinf(best[0][0]):
         return _nothing_left()
-    parents, tokens = np.divmod(best, logits.shape[1])
     return [
-        Candidate(parent, token, score, log_probability)
-        for parent, token, score, log_probability in zip(
-            parents.tolist(),
-            tokens.tolist(),
-            flat[best].tolist(),
-            log_probabilities[parents, tokens].tolist(),
-            strict=True,
-        )
+        Candidate(parent, token, -negated, log_probability)
+        for negated, parent, token, log_probability in best[:num_candidates]
     ]
+
+
+def _best_log_probabilities(
+    search: SearchState, logits: NDArray[np.float32], target: list[int], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
+    """The best tokens of one beam and their log-probabilities, best first; None without any.
+
+    Tokens and log-probabilities are [count], or [V] if that is less.
+    """
+    normalizer = log_sum_exp(logits)
+    if math.isnan(normalizer):
+        return None
+    rules = search.rules
+    if not rules.is_active:
+        tokens = largest_indices(logits, count)
+        return tokens, logits[tokens] - np.float32(normalizer)
+    if rules.is_penalizing or rules.forced_token(target) is not None:
+        log_probabilities = logits - np.float32(normalizer)
+        rules.apply(log_probabilities, target)
+        tokens = largest_indices(log_probabilities, count)
+        return tokens, log_probabilities[tokens]
+    logits[rules.barred_tokens(target)] = -math.inf
+    tokens = largest_indices(logits, count)
+    return tokens, logits[tokens] - np.float32(normalizer)
 
 
 def _not_finite() -> EngineError:
