@@ -37,12 +37,15 @@ class Lanes:
     def submit(self, sequences: Iterable[Sequence]) -> None:
         """Hands each sequence to the lane with the least work outstanding.
 
+        Those with the most work begin: a call is answered when its last sequence is, and a long
+        one that begins last runs with few rows beside it.
+
         Raises:
             UnavailableError: A worker is closed or dead; what was handed over before is still
                 answered.
         """
         shares: list[list[Sequence]] = [[] for _ in self.workers]
-        for sequence in sequences:
+        for sequence in sorted(sequences, key=estimate_work, reverse=True):
             lane = min(range(len(shares)), key=self._loads.__getitem__)
             work = estimate_work(sequence)
             self._loads[lane] += work
