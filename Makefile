@@ -9,6 +9,9 @@ STORE ?= models
 PIP_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
 BENCH ?= quick
+# More options for the decode benchmark: --only offline,online --setting max_batch_size=128.
+BENCH_OPTIONS ?=
+BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
 
 .DEFAULT_GOAL := help
@@ -30,6 +33,11 @@ $(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(PIP) --constraint constraints.txt --editable '.[dev]'
 	touch $@ $(VENV)/demo.stamp
+
+# CTranslate2 and matplotlib, which tests do without.
+$(VENV)/bench.stamp: $(VENV)/dev.stamp
+	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
 
 install: $(VENV)/dev.stamp  ## Installs everything for development.
 
@@ -69,10 +77,11 @@ parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; 
 	  tests/bench/results/parity.json export/FAMILIES.md
 
 bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and serves them.
-	$(BIN)/python tests/bench/full_size.py --dtypes fp32 int8
+	$(BENCH_PYTHON) -m bench.full_size --dtypes fp32 int8
 
-bench: $(VENV)/dev.stamp  ## Measures the server; BENCH=full for more rounds.
-	$(BIN)/python tests/bench/serve.py --rounds $(if $(filter full,$(BENCH)),9,3)
+bench: $(VENV)/bench.stamp  ## Measures the server against its peers; BENCH=full for all rounds.
+	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
+	$(BENCH_PYTHON) -m bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
 
 train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
 	$(BIN)/python -m seqserve_export.recipes.g2p

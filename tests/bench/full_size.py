@@ -10,7 +10,6 @@ import dataclasses
 import json
 import multiprocessing
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -24,11 +23,11 @@ import psutil
 from rich.console import Console
 from rich.table import Table
 
+from bench.machine import describe_machine
 from seqserve.client import Client
 from seqserve.manifest import read_manifest
 from seqserve_export.demo import running_server
 
-ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results" / "export.json"
 TEXT = "The quick brown fox jumps over the lazy dog."
 
@@ -87,7 +86,6 @@ SHAPES: dict[str, Shape] = {
 
 def make_checkpoint(name: str, folder: Path) -> None:
     """Writes a folder; in a process of its own, since torch keeps the memory."""
-    sys.path.insert(0, str(ROOT / "tests"))
     from tiny_hugging_face import make_hugging_face_folder
 
     shape = SHAPES[name]
@@ -191,12 +189,7 @@ def main() -> None:
 def write(results: dict[str, Any]) -> None:
     """Writes the result file with the machine it is from."""
     content = {
-        "machine": {
-            "processor": platform.processor() or platform.machine(),
-            "cores": len(os.sched_getaffinity(0)),
-            "memory_bytes": psutil.virtual_memory().total,
-            "python": platform.python_version(),
-        },
+        "machine": describe_machine(),
         "exports": results,
     }
     RESULTS.parent.mkdir(exist_ok=True)

@@ -10,10 +10,8 @@ Only what a user would call is measured: the server runs in a process of its own
 """
 
 import argparse
-import importlib.metadata
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable
@@ -26,6 +24,7 @@ from rich.table import Table
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
+from bench.machine import describe_machine, installed_versions
 from seqserve.client import Client
 from seqserve_export.checkpoint import SOURCE_TOKENIZER_FILE, load_checkpoint
 from seqserve_export.demo import export_models, running_server, sentence_folder
@@ -190,14 +189,8 @@ def report(
     )
     packages = ("onnxruntime", "torch", "sentence-transformers", "grpcio", "numpy")
     result = {
-        "machine": {
-            "processor": processor_name(),
-            "cpus": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-            "torch_threads": torch.get_num_threads(),
-        },
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "machine": {**describe_machine(), "torch_threads": torch.get_num_threads()},
+        "versions": installed_versions(*packages),
         "rounds": num_rounds,
         "seconds": seconds,
         "single_word_seconds": {"p50": p50, "p95": latencies[95], "torch_p50": torch_p50},
@@ -207,16 +200,6 @@ def report(
     RESULTS.parent.mkdir(exist_ok=True)
     RESULTS.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     console.print(f"wrote {RESULTS.relative_to(ROOT)}")
-
-
-def processor_name() -> str:
-    """The processor as the system names it."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.is_file():
-        for line in cpuinfo.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,244 @@
+"""Ratios of the decode benchmark with their targets: table, picture and result file."""
+
+import statistics
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import matplotlib as mpl
+from rich.console import Console
+from rich.table import Table
+
+_SIDES = (("seqserve", "seqserve", "tab:blue"), ("peer", "CTranslate2 server", "tab:orange"))
+
+
+class Target(NamedTuple):
+    """What a ratio should be."""
+
+    bound: float
+    is_upper: bool = False
+    """Whether lower is better."""
+
+    def is_met(self, ratio: float) -> bool:
+        """Whether a ratio is as good."""
+        return ratio <= self.bound if self.is_upper else ratio >= self.bound
+
+    def __str__(self) -> str:
+        return f"{'at most' if self.is_upper else 'at least'} {self.bound:g}"
+
+
+TARGETS = {
+    "offline_greedy": Target(1.3),
+    "offline_beam4": Target(1.2),
+    "online_throughput": Target(2.0),
+    "single_stream_time": Target(0.75, is_upper=True),
+    "rss": Target(1.5, is_upper=True),
+    "server_efficiency": Target(0.9),
+    "vs_transformers": Target(5.0),
+}
+
+
+class _Row(NamedTuple):
+    """One ratio with what it is made of."""
+
+    name: str
+    ours: float
+    peer: float
+    unit: str
+    what: str
+
+    @property
+    def ratio(self) -> float:
+        return self.ours / self.peer
+
+
+def make_ratios(parts: Mapping[str, Any]) -> dict[str, float]:
+    """Every ratio that the measured parts allow: ours over the peer's."""
+    return {row.name: row.ratio for row in _make_rows(parts)}
+
+
+def _make_rows(parts: Mapping[str, Any]) -> list[_Row]:
+    rows: list[_Row] = []
+    makers: dict[str, Callable[[Any], list[_Row]]] = {
+        "offline": _offline_rows,
+        "online": _online_rows,
+        "single": _single_rows,
+        "efficiency": lambda part: [
+            _speed_row("server_efficiency", part, "engine", "gRPC against the engine alone")
+        ],
+        "transformers": lambda part: [
+            _speed_row("vs_transformers", part, "transformers", "greedy, peer transformers")
+        ],
+    }
+    for name, make in makers.items():
+        if name in parts:
+            rows += make(parts[name])
+    return rows
+
+
+def _offline_rows(part: Any) -> list[_Row]:
+    return [
+        _speed_row(f"offline_{search}", part[search], "ctranslate2", f"offline, {search}")
+        for search in ("greedy", "beam4")
+    ]
+
+
+def _speed_row(name: str, part: Any, peer: str, what: str) -> _Row:
+    speeds = part["tokens_per_second"]
+    ours, theirs = statistics.median(speeds["seqserve"]), statistics.median(speeds[peer])
+    return _Row(name, ours, theirs, "tokens/s", what)
+
+
+def _online_rows(part: Any) -> list[_Row]:
+    ours, peer = part["max_trials"]["seqserve"], part["max_trials"]["peer"]
+    memory = part["memory"]
+    return [
+        _Row(
+            "online_throughput",
+            ours["rate"],
+            peer["rate"],
+            "requests/s",
+            f"highest rate with p95 below {part['limit_seconds']:g} s",
+        ),
+        _Row(
+            "rss",
+            memory["seqserve"]["resident_bytes"] / 2**20,
+            memory["peer"]["resident_bytes"] / 2**20,
+            "MiB",
+            "resident after the load, both servers",
+        ),
+    ]
+
+
+def _single_rows(part: Any) -> list[_Row]:
+    medians = {name: statistics.median(values) for name, values in part["seconds"].items()}
+    return [
+        _Row(
+            "single_stream_time",
+            medians["seqserve"] * 1000,
+            medians["library"] * 1000,
+            "ms",
+            f"one sentence of {part['length']} tokens, peer a library",
+        )
+    ]
+
+
+def print_report(parts: Mapping[str, Any], console: Console) -> None:
+    """Prints ratios with their targets, further figures, and which targets are missed."""
+    table = Table("ratio", "what", "seqserve", "peer", "ours / peer", "target", "")
+    missed = []
+    for row in _make_rows(parts):
+        target = TARGETS[row.name]
+        is_met = target.is_met(row.ratio)
+        if not is_met:
+            missed.append(f"{row.name} is {row.ratio:.2f}, not {target}")
+        table.add_row(
+            row.name,
+            row.what,
+            f"{row.ours:,.1f} {row.unit}",
+            f"{row.peer:,.1f} {row.unit}",
+            f"{row.ratio:.2f}",
+            str(target),
+            "[green]met[/]" if is_met else "[red]missed[/]",
+        )
+    console.print(table)
+    for line in _further_lines(parts):
+        console.print(line, highlight=False)
+    console.print(
+        "targets missed: " + "; ".join(missed) if missed else "no target is missed",
+        highlight=False,
+    )
+    not_measured = [name for name in TARGETS if name not in make_ratios(parts)]
+    if not_measured:
+        console.print("not measured: " + ", ".join(not_measured), highlight=False)
+
+
+def _further_lines(parts: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if "offline" in parts:
+        shares = [
+            f"{name} {part['token_agreement']:.1%}" for name, part in parts["offline"].items()
+        ]
+        lines.append(
+            "tokens equal to CTranslate2's up to the first difference: " + ", ".join(shares)
+        )
+    if "single" in parts:
+        part = parts["single"]
+        medians = {name: statistics.median(values) for name, values in part["seconds"].items()}
+        loads = {name: statistics.median(values) for name, values in part["load_seconds"].items()}
+        lines.append(
+            f"one sentence behind the peer's server: {medians['peer_server'] * 1000:.0f} ms; first "
+            f"token: {medians['seqserve_first_token'] * 1000:.0f} ms over gRPC, peer as a library "
+            f"{medians['library_first_token'] * 1000:.0f} ms"
+        )
+        lines.append(
+            f"start to first answer: {loads['seqserve']:.1f} s, peer {loads['peer_server']:.1f} s"
+        )
+    if "online" in parts:
+        part = parts["online"]
+        trials = [
+            (f"{key} at {share} of its own maximum", trial)
+            for share in part["at_own_maximum"]["seqserve"]
+            for key, trial in ((key, part["at_own_maximum"][key][share]) for key, _, _ in _SIDES)
+        ] + [(f"{key} at the peer's maximum", part["at_peer_maximum"][key]) for key, _, _ in _SIDES]
+        lines += [
+            f"{name}: {trial['rate']:.1f} requests/s, p50 {trial['p50_seconds'] * 1000:.0f}, "
+            f"p95 {trial['p95_seconds'] * 1000:.0f}, p99 {trial['p99_seconds'] * 1000:.0f} ms"
+            for name, trial in trials
+        ]
+    if "growth" in parts:
+        lines.append(
+            "live rows: "
+            + ", ".join(
+                f"{step['num_rows']}: {step['step_seconds'] * 1000:.1f} ms, "
+                f"{step['tokens_per_second']:,.0f} tokens/s"
+                for step in parts["growth"]["rows"]
+            )
+        )
+        lines.append(
+            "source lengths: "
+            + ", ".join(
+                f"{step['source_length']}: {step['step_seconds'] * 1000:.1f} ms"
+                for step in parts["growth"]["source_lengths"]
+            )
+        )
+    return lines
+
+
+def draw(online: Mapping[str, Any], path: Path) -> None:
+    """Draws throughput against latency of all online trials; hollow marks did not hold."""
+    mpl.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(8, 5))
+    for key, label, color in _SIDES:
+        trials = sorted(online["trials"][key], key=lambda trial: trial["rate"])
+        held = [trial for trial in trials if trial["is_sustained"]]
+        failed = [trial for trial in trials if not trial["is_sustained"]]
+        for name, style, marker in (("p50", "--", "o"), ("p95", "-", "s")):
+            field = f"{name}_seconds"
+            axes.plot(
+                [trial["target_tokens_per_second"] for trial in held],
+                [trial[field] for trial in held],
+                linestyle=style,
+                marker=marker,
+                color=color,
+                label=f"{label}, {name}",
+            )
+            axes.plot(
+                [trial["target_tokens_per_second"] for trial in failed],
+                [trial[field] for trial in failed],
+                linestyle="none",
+                marker=marker,
+                markerfacecolor="none",
+                color=color,
+            )
+    axes.axhline(online["limit_seconds"], color="gray", linewidth=1)
+    axes.set_yscale("log")
+    axes.set_xlabel("target tokens a second")
+    axes.set_ylabel("latency of a request in seconds")
+    axes.set_title("Poisson arrivals, one sentence a request; hollow: the rate did not hold")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=120, bbox_inches="tight")
+    pyplot.close(figure)

@@ -1,0 +1,63 @@
+"""How much the decode benchmark measures: ``BENCH=quick`` or ``BENCH=full``."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Extent:
+    """How many sentences, rounds and seconds."""
+
+    num_sentences: int
+    """Translated offline in one round by greedy search."""
+    num_beam_sentences: int
+    """Of these, by beam search."""
+    num_equal_sentences: int
+    """Of equal target lengths, for ``transformers`` and for choosing the peer's settings."""
+    chooses_for_beams: bool
+    """Whether the peer's settings are tried for beam search, too, or those for greedy are taken."""
+    num_rounds: int
+    """Every side is measured once in each."""
+    trial_seconds: float
+    """Of arrivals at one rate."""
+    warmup_seconds: float
+    """The beginning of a trial, which is not counted."""
+    rate_factor: float
+    """From one rate to the next until one fails."""
+    num_bisections: int
+    """Between the highest rate that held and the lowest that failed."""
+    num_calls: int
+    """Single calls of each side in one round."""
+    num_starts: int
+    """Of each server, to time it."""
+    num_steps: int
+    """Decoder steps timed for each number of rows."""
+
+
+QUICK = Extent(
+    num_sentences=192,
+    num_beam_sentences=48,
+    num_equal_sentences=32,
+    chooses_for_beams=False,
+    num_rounds=2,
+    trial_seconds=8.0,
+    warmup_seconds=2.0,
+    rate_factor=1.5,
+    num_bisections=1,
+    num_calls=5,
+    num_starts=1,
+    num_steps=8,
+)
+FULL = Extent(
+    num_sentences=512,
+    num_beam_sentences=512,
+    num_equal_sentences=128,
+    chooses_for_beams=True,
+    num_rounds=5,
+    trial_seconds=20.0,
+    warmup_seconds=5.0,
+    rate_factor=1.4,
+    num_bisections=3,
+    num_calls=20,
+    num_starts=3,
+    num_steps=24,
+)
