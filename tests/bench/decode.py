@@ -14,15 +14,18 @@ medians are what counts, since absolute numbers are those of the machine that th
 import argparse
 import dataclasses
 import json
+import signal
+import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from bench.decode_report import TARGETS, draw, make_ratios, print_report
+from bench.decode_report import TARGETS, make_ratios, print_report
 from bench.extent import FULL, QUICK, Extent
 from bench.growth import measure_growth
+from bench.latency_picture import draw
 from bench.machine import describe_machine, installed_versions
 from bench.offline import measure_offline
 from bench.online import measure_online
@@ -62,16 +65,19 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     console = Console(width=140)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # By an exception, so that the processes of the sides are ended.
+        signal.signal(number, lambda number, frame: sys.exit(128 + number))
     extent = FULL if arguments.extent == "full" else QUICK
     if arguments.rounds is not None:
         extent = dataclasses.replace(extent, num_rounds=arguments.rounds)
     settings = dict(arguments.setting)
-    result = start_result(arguments.results, arguments.extent, console)
+    result = start_result(arguments.results, console)
     model = make_opus_model(console)
     for name in arguments.only:
         console.rule(name)
         result["parts"][name] = {
-            "extent": dataclasses.asdict(extent),
+            "extent": {"name": arguments.extent, **dataclasses.asdict(extent)},
             "server_settings": settings,
             **PARTS[name](model, settings, extent, console),
         }
@@ -81,18 +87,17 @@ def main() -> None:
     console.print(f"wrote {arguments.results}")
 
 
-def start_result(path: Path, extent: str, console: Console) -> dict[str, Any]:
-    """The result file so far, if it is of this machine, these versions and this extent."""
+def start_result(path: Path, console: Console) -> dict[str, Any]:
+    """The result file so far, if it is of this machine and these versions."""
     result: dict[str, Any] = {
         "machine": describe_machine(),
         "versions": installed_versions(*_PACKAGES),
-        "extent": extent,
     }
     if path.is_file():
         found = json.loads(path.read_text(encoding="utf-8"))
         if all(found.get(key) == value for key, value in result.items()):
             return {**result, "parts": found["parts"]}
-        console.print(f"{path} is of another machine, other versions or another extent: replaced")
+        console.print(f"{path} is of another machine or of other versions and is replaced")
     return {**result, "parts": {}}
 
 
@@ -100,7 +105,7 @@ def write(result: dict[str, Any], path: Path) -> None:
     """Writes all figures with their ratios, and the picture beside them."""
     parts = result["parts"]
     content = {
-        **{key: result[key] for key in ("machine", "versions", "extent")},
+        **{key: result[key] for key in ("machine", "versions")},
         "ratios": make_ratios(parts),
         "targets": {name: str(target) for name, target in TARGETS.items()},
         "parts": parts,

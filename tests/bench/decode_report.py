@@ -1,15 +1,11 @@
-"""Ratios of the decode benchmark with their targets: table, picture and result file."""
+"""Ratios of the decode benchmark with their targets."""
 
 import statistics
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 from rich.console import Console
 from rich.table import Table
-
-_SIDES = (("seqserve", "seqserve", "tab:blue"), ("peer", "CTranslate2 server", "tab:orange"))
 
 
 class Target(NamedTuple):
@@ -177,10 +173,12 @@ def _further_lines(parts: Mapping[str, Any]) -> list[str]:
     if "online" in parts:
         part = parts["online"]
         trials = [
-            (f"{key} at {share} of its own maximum", trial)
-            for share in part["at_own_maximum"]["seqserve"]
-            for key, trial in ((key, part["at_own_maximum"][key][share]) for key, _, _ in _SIDES)
-        ] + [(f"{key} at the peer's maximum", part["at_peer_maximum"][key]) for key, _, _ in _SIDES]
+            (f"{side} at {share} of {whose} maximum", trial)
+            for group, whose in (("at_own_maximum", "its own"), ("at_peer_maximum", "the peer's"))
+            for side, by_share in part[group].items()
+            for share, trial in by_share.items()
+            if group == "at_own_maximum" or side == "seqserve" or share == "100%"
+        ]
         lines += [
             f"{name}: {trial['rate']:.1f} requests/s, p50 {trial['p50_seconds'] * 1000:.0f}, "
             f"p95 {trial['p95_seconds'] * 1000:.0f}, p99 {trial['p99_seconds'] * 1000:.0f} ms"
@@ -203,42 +201,3 @@ def _further_lines(parts: Mapping[str, Any]) -> list[str]:
             )
         )
     return lines
-
-
-def draw(online: Mapping[str, Any], path: Path) -> None:
-    """Draws throughput against latency of all online trials; hollow marks did not hold."""
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axes = pyplot.subplots(figsize=(8, 5))
-    for key, label, color in _SIDES:
-        trials = sorted(online["trials"][key], key=lambda trial: trial["rate"])
-        held = [trial for trial in trials if trial["is_sustained"]]
-        failed = [trial for trial in trials if not trial["is_sustained"]]
-        for name, style, marker in (("p50", "--", "o"), ("p95", "-", "s")):
-            field = f"{name}_seconds"
-            axes.plot(
-                [trial["target_tokens_per_second"] for trial in held],
-                [trial[field] for trial in held],
-                linestyle=style,
-                marker=marker,
-                color=color,
-                label=f"{label}, {name}",
-            )
-            axes.plot(
-                [trial["target_tokens_per_second"] for trial in failed],
-                [trial[field] for trial in failed],
-                linestyle="none",
-                marker=marker,
-                markerfacecolor="none",
-                color=color,
-            )
-    axes.axhline(online["limit_seconds"], color="gray", linewidth=1)
-    axes.set_yscale("log")
-    axes.set_xlabel("target tokens a second")
-    axes.set_ylabel("latency of a request in seconds")
-    axes.set_title("Poisson arrivals, one sentence a request; hollow: the rate did not hold")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
-    figure.savefig(path, dpi=120, bbox_inches="tight")
-    pyplot.close(figure)

@@ -12,7 +12,9 @@ class Extent:
     num_beam_sentences: int
     """Of these, by beam search."""
     num_equal_sentences: int
-    """Of equal target lengths, for ``transformers`` and for choosing the peer's settings."""
+    """Of equal lengths, for ``transformers``."""
+    num_sample_sentences: int
+    """Of common target lengths, to choose the peer's settings with."""
     chooses_for_beams: bool
     """Whether the peer's settings are tried for beam search, too, or those for greedy are taken."""
     num_rounds: int
@@ -36,7 +38,8 @@ class Extent:
 QUICK = Extent(
     num_sentences=192,
     num_beam_sentences=48,
-    num_equal_sentences=32,
+    num_equal_sentences=64,
+    num_sample_sentences=96,
     chooses_for_beams=False,
     num_rounds=2,
     trial_seconds=8.0,
@@ -50,7 +53,8 @@ QUICK = Extent(
 FULL = Extent(
     num_sentences=512,
     num_beam_sentences=512,
-    num_equal_sentences=128,
+    num_equal_sentences=256,
+    num_sample_sentences=256,
     chooses_for_beams=True,
     num_rounds=5,
     trial_seconds=20.0,

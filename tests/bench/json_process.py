@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
@@ -32,6 +33,7 @@ def answer(functions: Mapping[str, Callable[..., Any]]) -> None:
         try:
             reply = {"result": functions[call["function"]](**call["arguments"])}
         except Exception as error:
+            traceback.print_exc()
             reply = {"error": f"{type(error).__name__}: {error}"}
         replies.write(json.dumps(reply) + "\n")
         replies.flush()

@@ -52,7 +52,7 @@ def measure_offline(
             ("beam4", 4, sentences[: extent.num_beam_sentences]),
         ):
             if num_beams == 1 or extent.chooses_for_beams:
-                sample = most_common(part, extent.num_equal_sentences)
+                sample = most_common(part, extent.num_sample_sentences)
                 chosen = choose_settings(peer, sample, num_beams, console)
             found[name] = _measure_rounds(server.target, peer, part, num_beams, chosen, extent)
     return found

@@ -19,9 +19,10 @@ from bench.workload import MeasurementError
 LIMIT_SECONDS = 2.0
 """Of the 95th percentile."""
 _BURST = 96
-_FIRST_SHARE = 0.5
+_FIRST_SHARE = 0.6
 """Of the rate at which a burst is answered, to begin the search with."""
 _SHARES = (0.5, 0.8)
+_SHARE_SEED = 100
 _THREADS = ((1, 2), (2, 1))
 
 
@@ -43,18 +44,19 @@ class _Side:
         )
 
     @property
-    def max_rate(self) -> float:
-        """The highest rate that held.
+    def best(self) -> dict[str, Any]:
+        """The trial of the search with the highest rate that held.
 
         Raises:
             MeasurementError: None did.
         """
-        if self._search.sustained is None:
-            raise MeasurementError(f"{self.name} sustains none of the rates that were tried")
-        return self._search.sustained
+        for trial in self.trials:
+            if trial["is_sustained"] and trial["rate"] == self._search.sustained:
+                return trial
+        raise MeasurementError(f"{self.name} sustains none of the rates that were tried")
 
-    def run(self, rate: float) -> dict[str, Any]:
-        """One trial."""
+    def run(self, rate: float, seed: int) -> dict[str, Any]:
+        """One trial; the seed is that of its arrivals."""
         trial: dict[str, Any] = self._generator.call(
             "run_trial",
             target=self._target,
@@ -62,17 +64,17 @@ class _Side:
             seconds=self._extent.trial_seconds,
             warmup_seconds=self._extent.warmup_seconds,
             limit_seconds=LIMIT_SECONDS,
-            seed=len(self.trials),
+            seed=seed,
         )
-        self.trials.append(trial)
-        return trial
+        self.trials.append({"seed": seed, **trial})
+        return self.trials[-1]
 
     def search_once(self) -> bool:
         """One trial of the search; False when it has ended."""
         rate = self._search.next_rate()
         if rate is None:
             return False
-        self._search.update(rate, is_sustained=self.run(rate)["is_sustained"])
+        self._search.update(rate, is_sustained=self.run(rate, len(self.trials))["is_sustained"])
         return True
 
 
@@ -88,25 +90,37 @@ def measure_online(
         ):
             ours = _Side("seqserve", server.target, generator, extent)
             peer = _Side("the peer's server", peer_server.target, generator, extent)
-            while any([side.search_once() for side in (ours, peer)]):
-                _show(console, ours, peer)
-            at_shares: dict[str, dict[str, Any]] = {"seqserve": {}, "peer": {}}
-            for share in _SHARES:
-                for key, side in (("seqserve", ours), ("peer", peer)):
-                    at_shares[key][f"{share:.0%}"] = side.run(share * side.max_rate)
-            at_peer_maximum = {
-                "seqserve": ours.run(peer.max_rate),
-                "peer": peer.run(peer.max_rate),
-            }
+            while tried := [side for side in (ours, peer) if side.search_once()]:
+                _show(console, *tried)
+            latencies = _compare_latencies(ours, peer)
             memory = {"seqserve": server.memory(), "peer": peer_server.memory()}
     return {
         "limit_seconds": LIMIT_SECONDS,
         "peer_threads": threads,
-        "max_trials": {"seqserve": _best(ours), "peer": _best(peer)},
-        "at_own_maximum": at_shares,
-        "at_peer_maximum": at_peer_maximum,
+        "max_trials": {"seqserve": ours.best, "peer": peer.best},
+        **latencies,
         "memory": memory,
         "trials": {"seqserve": ours.trials, "peer": peer.trials},
+    }
+
+
+def _compare_latencies(ours: _Side, peer: _Side) -> dict[str, Any]:
+    """Trials at shares of each side's own highest rate, and of the peer's."""
+    peer_rate = peer.best["rate"]
+    own: dict[str, dict[str, Any]] = {"seqserve": {}, "peer": {}}
+    at_peer: dict[str, Any] = {}
+    for place, share in enumerate(_SHARES):
+        name, seed = f"{share:.0%}", _SHARE_SEED + place
+        own["seqserve"][name] = ours.run(share * ours.best["rate"], seed)
+        own["peer"][name] = peer.run(share * peer_rate, seed)
+        at_peer[name] = ours.run(share * peer_rate, seed)
+    at_peer["100%"] = ours.run(peer_rate, peer.best["seed"])
+    return {
+        "at_own_maximum": own,
+        "at_peer_maximum": {
+            "seqserve": at_peer,
+            "peer": {**own["peer"], "100%": peer.best},
+        },
     }
 
 
@@ -120,12 +134,6 @@ def _choose_threads(model: OpusModel, generator: JsonProcess) -> tuple[int, int]
                     "run_burst", target=server.target, num_sentences=num_sentences
                 )
     return max(_THREADS, key=rates.__getitem__)
-
-
-def _best(side: _Side) -> dict[str, Any]:
-    """The trial at the highest rate that held."""
-    rate = side.max_rate
-    return next(t for t in side.trials if t["rate"] == rate and t["is_sustained"])
 
 
 def _show(console: Console, *sides: _Side) -> None:
