@@ -110,7 +110,7 @@ def write(result: dict[str, Any], path: Path) -> None:
         "targets": {name: str(target) for name, target in TARGETS.items()},
         "parts": parts,
     }
-    path.parent.mkdir(exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     if "online" in parts:
         draw(parts["online"], path.with_suffix(".png"))

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 from rich.console import Console
 from rich.table import Table
 
+_SEARCHES = ("greedy", "beam4")
+
 
 class Target(NamedTuple):
     """What a ratio should be."""
@@ -75,7 +77,7 @@ def _make_rows(parts: Mapping[str, Any]) -> list[_Row]:
 def _offline_rows(part: Any) -> list[_Row]:
     return [
         _speed_row(f"offline_{search}", part[search], "ctranslate2", f"offline, {search}")
-        for search in ("greedy", "beam4")
+        for search in _SEARCHES
     ]
 
 
@@ -140,11 +142,9 @@ def print_report(parts: Mapping[str, Any], console: Console) -> None:
     console.print(table)
     for line in _further_lines(parts):
         console.print(line, highlight=False)
-    console.print(
-        "targets missed: " + "; ".join(missed) if missed else "no target is missed",
-        highlight=False,
-    )
     not_measured = [name for name in TARGETS if name not in make_ratios(parts)]
+    verdict = "; ".join(missed) if missed else "none of those measured"
+    console.print(f"targets missed: {verdict}", highlight=False)
     if not_measured:
         console.print("not measured: " + ", ".join(not_measured), highlight=False)
 
@@ -153,7 +153,7 @@ def _further_lines(parts: Mapping[str, Any]) -> list[str]:
     lines = []
     if "offline" in parts:
         shares = [
-            f"{name} {part['token_agreement']:.1%}" for name, part in parts["offline"].items()
+            f"{search} {parts['offline'][search]['token_agreement']:.1%}" for search in _SEARCHES
         ]
         lines.append(
             "tokens equal to CTranslate2's up to the first difference: " + ", ".join(shares)

@@ -19,6 +19,7 @@ from bench.workload import MeasurementError
 LIMIT_SECONDS = 2.0
 """Of the 95th percentile."""
 _BURST = 96
+_NUM_BURSTS = 3
 _FIRST_SHARE = 0.6
 """Of the rate at which a burst is answered, to begin the search with."""
 _SHARES = (0.5, 0.8)
@@ -125,14 +126,14 @@ def _compare_latencies(ours: _Side, peer: _Side) -> dict[str, Any]:
 
 
 def _choose_threads(model: OpusModel, generator: JsonProcess) -> tuple[int, int]:
-    """The threads with which the peer's server answers a burst soonest."""
+    """The threads with which the peer's server answers bursts soonest, at its best."""
     rates = {}
     for threads in _THREADS:
         with running_peer(model, *threads) as server:
-            for num_sentences in (_BURST // 2, _BURST):  # the first warms up
-                rates[threads] = generator.call(
-                    "run_burst", target=server.target, num_sentences=num_sentences
-                )
+            rates[threads] = max(
+                generator.call("run_burst", target=server.target, num_sentences=_BURST)
+                for _ in range(_NUM_BURSTS)
+            )
     return max(_THREADS, key=rates.__getitem__)
 
 

@@ -81,7 +81,9 @@ def make_fingerprint() -> dict[str, Any]:
     """Shape, versions, and a digest of the sources that the models depend on."""
     digest = hashlib.sha256()
     tests = ROOT / "tests"
+    service = ROOT / "service" / "seqserve"
     sources = [
+        *(service / name for name in ("manifest.py", "task_record.py")),
         *sorted((ROOT / "export" / "seqserve_export").rglob("*.py")),
         *sorted(tests.glob("tiny_*.py")),
         tests / "bench" / "peer_conversion.py",
