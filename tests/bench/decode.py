@@ -14,6 +14,7 @@ medians are what counts, since absolute numbers are those of the machine that th
 import argparse
 import dataclasses
 import json
+import os
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -35,6 +36,7 @@ from bench.single_stream import measure_single_stream
 
 RESULTS = Path(__file__).parent / "results" / "decode.json"
 _PACKAGES = ("onnxruntime", "ctranslate2", "torch", "transformers", "grpcio", "numpy")
+_MAX_LOAD = 0.5
 _Measure = Callable[[OpusModel, Mapping[str, str], Extent, Console], dict[str, Any]]
 PARTS: dict[str, _Measure] = {
     "offline": measure_offline,
@@ -72,13 +74,21 @@ def main() -> None:
     if arguments.rounds is not None:
         extent = dataclasses.replace(extent, num_rounds=arguments.rounds)
     settings = dict(arguments.setting)
+    load = os.getloadavg()[0]
     result = start_result(arguments.results, console)
     model = make_opus_model(console)
+    if load > _MAX_LOAD:
+        console.print(
+            f"the machine is busy: its load was {load:.1f} before anything was measured here; the "
+            "figures will say as much about the other programs",
+            style="yellow",
+        )
     for name in arguments.only:
         console.rule(name)
         result["parts"][name] = {
             "extent": {"name": arguments.extent, **dataclasses.asdict(extent)},
             "server_settings": settings,
+            "load_before": load,
             **PARTS[name](model, settings, extent, console),
         }
         # After each part: a later one may fail.

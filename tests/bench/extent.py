@@ -27,6 +27,8 @@ class Extent:
     """From one rate to the next until one fails."""
     num_bisections: int
     """Between the highest rate that held and the lowest that failed."""
+    num_attempts: int
+    """At a rate, before it counts as failed: other programs can spoil a trial."""
     num_calls: int
     """Single calls of each side in one round."""
     num_starts: int
@@ -46,6 +48,7 @@ QUICK = Extent(
     warmup_seconds=2.0,
     rate_factor=1.5,
     num_bisections=1,
+    num_attempts=1,
     num_calls=5,
     num_starts=1,
     num_steps=8,
@@ -61,6 +64,7 @@ FULL = Extent(
     warmup_seconds=5.0,
     rate_factor=1.4,
     num_bisections=3,
+    num_attempts=2,
     num_calls=20,
     num_starts=3,
     num_steps=24,

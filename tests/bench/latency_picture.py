@@ -16,7 +16,7 @@ def draw(online: Mapping[str, Any], path: Path) -> None:
 
     figure, axes = pyplot.subplots(figsize=(8, 5))
     for key, label, color in _SIDES:
-        trials = sorted(online["trials"][key], key=lambda trial: trial["rate"])
+        trials = sorted(online["trials"][key], key=lambda trial: trial["target_tokens_per_second"])
         held = [trial for trial in trials if trial["is_sustained"]]
         failed = [trial for trial in trials if not trial["is_sustained"]]
         for name, style, marker in (("p50", "--", "o"), ("p95", "-", "s")):
@@ -39,6 +39,7 @@ def draw(online: Mapping[str, Any], path: Path) -> None:
             )
     axes.axhline(online["limit_seconds"], color="gray", linewidth=1)
     axes.set_yscale("log")
+    axes.set_xlim(left=0)
     axes.set_xlabel("target tokens a second")
     axes.set_ylabel("latency of a request in seconds")
     axes.set_title("Poisson arrivals, one sentence a request; hollow: the rate did not hold")

@@ -36,6 +36,7 @@ class _Side:
         self._target = target
         self._generator = generator
         self._extent = extent
+        self._num_failures = 0
         generator.call("run_burst", target=target, num_sentences=_BURST // 2)  # warm up
         burst = generator.call("run_burst", target=target, num_sentences=_BURST)
         self._search = RateSearch(
@@ -75,7 +76,11 @@ class _Side:
         rate = self._search.next_rate()
         if rate is None:
             return False
-        self._search.update(rate, is_sustained=self.run(rate, len(self.trials))["is_sustained"])
+        is_sustained = self.run(rate, len(self.trials))["is_sustained"]
+        self._num_failures = 0 if is_sustained else self._num_failures + 1
+        if is_sustained or self._num_failures == self._extent.num_attempts:
+            self._search.update(rate, is_sustained=is_sustained)
+            self._num_failures = 0
         return True
 
 
