@@ -11,7 +11,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from seqserve_export.errors import CheckpointError, ExportError
+from seqserve_export.calibration_text import read_texts
+from seqserve_export.errors import ExportError
 from seqserve_export.exporter import export_model, plan_export
 from seqserve_export.hub import find_source
 from seqserve_export.phase import OnPhase, Phase
@@ -35,8 +36,8 @@ from seqserve_export.report import print_plan, print_report
 @click.option(
     "--calibration",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Texts, one a line, to choose the number ranges of int8 on; best from the domain that "
-    "will be served.",
+    help="Texts in UTF-8, one a line, to choose the number ranges of int8 on; best some hundred "
+    "from the domain that will be served. By default sentences the tokenizer was made for.",
 )
 @click.option("--force", is_flag=True, help="Replace the version if it exists.")
 @click.option(
@@ -75,6 +76,7 @@ def main(
     console = Console()
     try:
         with _ending_on_signals():
+            calibration_texts = _read_calibration(calibration, dtype)
             if dry_run:
                 _, plan = plan_export(
                     find_source(source, revision, is_pickle_allowed=allow_pickle),
@@ -95,7 +97,7 @@ def main(
                     name=name,
                     version=version,
                     dtype=dtype,
-                    calibration_texts=_read_texts(calibration),
+                    calibration_texts=calibration_texts,
                     is_replacing=force,
                     is_pickle_allowed=allow_pickle,
                     pooling=pooling,
@@ -108,17 +110,15 @@ def main(
     print_report(report, console)
 
 
-def _read_texts(path: Path | None) -> list[str]:
+def _read_calibration(path: Path | None, dtype: Dtype) -> tuple[str, ...]:
     if path is None:
-        return []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}") from error
-    texts = [line for line in lines if line.strip()]
-    if not texts:
-        raise CheckpointError(f"{path} holds no text to calibrate with")
-    return texts
+        return ()
+    if dtype == "fp32":
+        raise ExportError(
+            "--calibration has no effect on fp32, which needs no number ranges; add --dtype int8 "
+            "or leave it out"
+        )
+    return read_texts(path)
 
 
 @contextlib.contextmanager

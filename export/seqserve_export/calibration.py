@@ -8,15 +8,16 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.source import GenerationSource
-from seqserve_export.verification import choose_effort, make_row, torch_reference
+from seqserve_export.verification import SEED, choose_effort, make_row, torch_reference
 
 _MAX_ROWS = 256
-"""Positions kept of each layer's inputs."""
+"""Positions kept of each layer's inputs, drawn from all."""
 _MAX_TARGET_LENGTH = 32
 
 
@@ -24,12 +25,14 @@ class Calibration:
     """Inputs and outputs of linear layers, by the layers' names."""
 
     def __init__(self) -> None:
-        self._inputs: dict[str, list[Tensor]] = {}
+        self._inputs: dict[str, Tensor] = {}
+        self._num_seen: dict[str, int] = {}
         self._max_outputs: dict[str, Tensor] = {}
+        self._generator = np.random.default_rng(SEED)
 
     def inputs(self, name: str) -> Tensor:
         """Inputs of a layer, [N, K] with at most some hundred rows."""
-        return torch.cat(self._inputs[name])
+        return self._inputs[name][: self._num_seen[name]]
 
     def max_output(self, name: str) -> float:
         """Largest magnitude a layer put out."""
@@ -41,12 +44,18 @@ class Calibration:
 
     def observe(self, name: str, inputs: Tensor, outputs: Tensor) -> None:
         """Remembers what went through a layer."""
-        kept = self._inputs.setdefault(name, [])
-        num_left = _MAX_ROWS - sum(map(len, kept))
-        if num_left > 0:
-            rows = inputs.detach().flatten(0, -2)
-            # Spread over the rows: the first position is unlike all others.
-            kept.append(rows[:: max(1, len(rows) // 16)][:num_left].clone())
+        rows = inputs.detach().flatten(0, -2)
+        if name not in self._inputs:
+            self._inputs[name] = rows.new_empty(_MAX_ROWS, rows.shape[1])
+        num_seen = self._num_seen.get(name, 0)
+        self._num_seen[name] = num_seen + len(rows)
+        # Every row is as likely to be kept as any other.
+        # Source: Vitter 1985, "Random sampling with a reservoir", algorithm R.
+        places = np.arange(num_seen, num_seen + len(rows))
+        drawn = self._generator.integers(0, places + 1)
+        for row, place in enumerate(np.where(places < _MAX_ROWS, places, drawn)):
+            if place < _MAX_ROWS:
+                self._inputs[name][place] = rows[row]
         largest = outputs.detach().flatten(0, -2).abs().amax(dim=0)
         self._max_outputs[name] = torch.maximum(self._max_outputs.get(name, largest), largest)
 
@@ -64,11 +73,18 @@ def calibrate(source: GenerationSource, sources: Sequence[list[int]]) -> Calibra
     return calibration
 
 
-def calibrate_encoder(model: EncoderModel, sources: Sequence[list[int]]) -> Calibration:
-    """Runs an encoder in fp32 on sources, the tokens of real texts."""
+def calibrate_encoder(
+    model: EncoderModel, sources: Sequence[tuple[list[int], list[int] | None]]
+) -> Calibration:
+    """Runs an encoder in fp32 on sources.
+
+    Args:
+        model: The encoder.
+        sources: Tokens of real texts, and their types; None means type 0 everywhere.
+    """
     with _observing(model) as calibration:
-        for tokens in sources:
-            model(*make_row(tokens))
+        for tokens, types in sources:
+            model(*make_row(tokens), None if types is None else torch.tensor([types]))
     return calibration
 
 

@@ -50,6 +50,8 @@ class Report:
     seconds: float
     fp32_layers: tuple[str, ...] = ()
     """Linear layers that stay in fp32 though another format was asked for."""
+    calibrated_on: str | None = None
+    """What the format was chosen on; None in fp32."""
 
     @property
     def folder(self) -> Path:
@@ -126,7 +128,8 @@ def export_model(
         name: As in :func:`plan_export`, and so are those without a word here.
         version: A number from 1 up.
         dtype: The number format to serve in.
-        calibration_texts: Texts to choose number ranges on; the checkpoint's samples if empty.
+        calibration_texts: Texts to choose number ranges on; if empty, the checkpoint's samples or
+            else built-in sentences.
         is_replacing: Whether an existing version is replaced or refused.
         is_pickle_allowed: Whether weights may come from a pickle.
         pooling: How an encoder is pooled whose folder does not say it.
@@ -165,6 +168,7 @@ def export_model(
         manifest=manifest,
         seconds=time.monotonic() - started,
         fp32_layers=filling.fp32_layers,
+        calibrated_on=filling.calibrated_on,
     )
 
 
@@ -226,6 +230,7 @@ def _make_manifest(
         is_batch_invariant=filling.verification.is_batch_invariant,
         verification=filling.verification.records,
         greedy_agreement=filling.verification.greedy_agreement,
+        layers=filling.layers,
         provenance=provenance,
         files=files,
     )

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from seqserve.manifest import LayerRecord
 from seqserve.task_record import (
     ClassificationRecord,
     EmbeddingRecord,
@@ -27,7 +28,7 @@ class Order:
     """Exists and is empty."""
     dtype: Dtype
     calibration_texts: tuple[str, ...]
-    """Texts to choose number ranges on; the checkpoint's samples if empty."""
+    """Texts to choose number ranges on; see :mod:`seqserve_export.calibration_text` if empty."""
     on_phase: OnPhase
 
 
@@ -40,6 +41,10 @@ class Filling:
     verification: Verification
     fp32_layers: tuple[str, ...] = ()
     """Linear layers that stay in fp32 though another format was asked for."""
+    layers: tuple[LayerRecord, ...] | None = None
+    """Linear layers of an int8 model; None in other formats."""
+    calibrated_on: str | None = None
+    """What the format was chosen on; None in fp32."""
     generation: GenerationRecord | None = None
     embedding: EmbeddingRecord | None = None
     classification: ClassificationRecord | None = None

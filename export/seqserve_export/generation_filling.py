@@ -1,23 +1,19 @@
 """Fills the folder of an encoder-decoder model: two graphs, one file of weights, tokenizers."""
 
-import numpy as np
-
 from seqserve.task_record import GenerationRecord
 from seqserve_export.calibration import calibrate
+from seqserve_export.calibration_text import choose_texts, make_random_sources
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.graphs import DecodeGraph, EncodeGraph
 from seqserve_export.mapping_verification import compare_with_transformers
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
-from seqserve_export.precision import copy_in_precision
-from seqserve_export.search_verification import choose_sources
+from seqserve_export.precision import Reduction, copy_in_precision
 from seqserve_export.source import GenerationSource
-from seqserve_export.verification import SEED, Verification
+from seqserve_export.transformer import Transformer
+from seqserve_export.verification import Verification
 from seqserve_export.weight_file import WeightFile
-
-_MAX_CALIBRATION_SOURCES = 64
-"""Samples to calibrate on, where no texts are given."""
 
 
 def fill_generation(source: GenerationSource, order: Order) -> Filling:
@@ -30,15 +26,8 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     if source.reference:
         order.on_phase(Phase.VERIFY)
         checks.append(compare_with_transformers(source).to_record())
-    model = source.model
-    fp32_layers: list[str] = []
-    if order.dtype != "fp32":
-        order.on_phase(Phase.QUANTIZE)
-        sources = [tokens for text in order.calibration_texts if (tokens := source.encode(text))]
-        sources = sources or choose_sources(
-            source, np.random.default_rng(SEED), _MAX_CALIBRATION_SOURCES
-        )
-        model, fp32_layers = copy_in_precision(model, order.dtype, calibrate(source, sources))
+    reduction, calibrated_on = _reduce(source, order)
+    model = reduction.model
     order.on_phase(Phase.EXPORT)
     _save_tokenizers(source, order)
     weights = WeightFile(order.folder)
@@ -55,9 +44,39 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
             is_batch_invariant=found.is_batch_invariant,
             greedy_agreement=found.greedy_agreement,
         ),
-        fp32_layers=tuple(fp32_layers),
+        fp32_layers=reduction.fp32_layers,
+        layers=reduction.layers,
+        calibrated_on=calibrated_on,
         generation=_make_record(source),
     )
+
+
+def _reduce(source: GenerationSource, order: Order) -> tuple[Reduction[Transformer], str | None]:
+    """The model in the format that was asked for, and what that was chosen on."""
+    if order.dtype == "fp32":
+        return Reduction(model=source.model), None
+    order.on_phase(Phase.QUANTIZE)
+    chosen = choose_texts(
+        order.calibration_texts,
+        source.samples,
+        source.source_tokenizer,
+        max_texts=_choose_max_texts(source.model),
+    )
+    sources = [tokens for text in chosen.texts if (tokens := source.encode(text))]
+    origin = chosen.origin
+    if not sources:
+        config = source.model.config
+        sources, origin = make_random_sources(
+            config.source_vocabulary_size, config.max_source_length
+        )
+    calibration = calibrate(source, sources)
+    return copy_in_precision(source.model, order.dtype, calibration), origin
+
+
+def _choose_max_texts(model: Transformer) -> int:
+    """So few texts that a large model, which writes a target to each, is calibrated in a minute."""
+    num_parameters = sum(parameter.numel() for parameter in model.parameters())
+    return 64 if num_parameters < 50e6 else 24
 
 
 def _save_tokenizers(source: GenerationSource, order: Order) -> None:

@@ -7,10 +7,11 @@ costs.
 
 import copy
 import dataclasses
-from typing import Literal, TypeVar
+from typing import Generic, Literal, TypeVar
 
 from torch import nn
 
+from seqserve.manifest import LayerRecord
 from seqserve_export.calibration import Calibration
 from seqserve_export.half_precision import to_half
 from seqserve_export.quantization import quantize
@@ -44,15 +45,26 @@ TOLERANCES: dict[Dtype, Tolerances] = {
 }
 
 
-def copy_in_precision(
-    model: _Model, dtype: Dtype, calibration: Calibration
-) -> tuple[_Model, list[str]]:
-    """Makes a copy in another format, which shares with the original what stays in fp32.
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reduction(Generic[_Model]):
+    """A model in some format, and what that made of its linear layers."""
 
-    Returns:
-        The copy, and the names of the linear layers that stay in fp32.
-    """
+    model: _Model
+    fp32_layers: tuple[str, ...] = ()
+    """Names of those that stay in fp32 though another format was asked for."""
+    layers: tuple[LayerRecord, ...] | None = None
+    """All of them, in int8; None in other formats."""
+
+
+def copy_in_precision(model: _Model, dtype: Dtype, calibration: Calibration) -> Reduction[_Model]:
+    """Makes a copy in another format, which shares with the original what stays in fp32."""
     shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
     reduced = copy.deepcopy(model, shared)
-    kept = quantize(reduced, calibration) if dtype == "int8" else to_half(reduced, calibration)
-    return reduced, kept
+    if dtype == "fp16":
+        return Reduction(model=reduced, fp32_layers=tuple(to_half(reduced, calibration)))
+    layers = tuple(quantize(reduced, calibration))
+    return Reduction(
+        model=reduced,
+        fp32_layers=tuple(layer.name for layer in layers if layer.form == "fp32"),
+        layers=layers,
+    )

@@ -1,9 +1,16 @@
 """The closing report of an export, as tables."""
 
+from collections import Counter
+from collections.abc import Sequence
+
 from rich.console import Console
 from rich.table import Table
 
+from seqserve.manifest import LayerRecord
 from seqserve_export.exporter import Plan, Report
+
+_NUM_LAYERS = 10
+"""Of the least exact layers; the manifest lists all."""
 
 
 def print_report(report: Report, console: Console) -> None:
@@ -12,6 +19,8 @@ def print_report(report: Report, console: Console) -> None:
     _print_heading(plan, console)
     console.print(_make_file_table(report))
     console.print(_make_check_table(report))
+    if manifest.layers:
+        console.print(_make_layer_table(manifest.layers))
     console.print(_make_summary(report))
     if report.fp32_layers:
         console.print(
@@ -70,6 +79,22 @@ def _make_check_table(report: Report) -> Table:
     return table
 
 
+def _make_layer_table(layers: Sequence[LayerRecord]) -> Table:
+    """The layers that lose most."""
+    worst = sorted(layers, key=lambda layer: layer.relative_error, reverse=True)[:_NUM_LAYERS]
+    title = "least exact layers" if len(worst) < len(layers) else "layers"
+    table = Table(f"{title} in int8", "form", "error")
+    table.columns[2].justify = "right"
+    for layer in worst:
+        table.add_row(layer.name, layer.form, f"{layer.relative_error:.2%}")
+    return table
+
+
+def _count_forms(layers: Sequence[LayerRecord]) -> str:
+    counts = Counter(layer.form for layer in layers)
+    return ", ".join(f"{counts[form]} {form}" for form in ("static", "rowwise", "fp32"))
+
+
 def _make_summary(report: Report) -> Table:
     plan, manifest = report.plan, report.manifest
     graphs = [name for name in manifest.files if name.endswith(".onnx")]
@@ -79,6 +104,10 @@ def _make_summary(report: Report) -> Table:
     table.add_row("graphs", ", ".join(graphs))
     table.add_row("parameters", f"{plan.num_parameters:,}")
     table.add_row("number format", plan.dtype)
+    if report.calibrated_on is not None:
+        table.add_row("calibrated on", report.calibrated_on)
+    if manifest.layers:
+        table.add_row("linear layers", _count_forms(manifest.layers))
     table.add_row("checkpoint", f"{plan.source_bytes / 1e6:,.1f} MB")
     table.add_row("served model", f"{written_bytes / 1e6:,.1f} MB")
     table.add_row("largest difference", f"{_find_worst(report):.2g} of its tolerance")

@@ -49,6 +49,18 @@ class VerificationRecord(Record):
     tolerance: Annotated[float, pydantic.Field(ge=0)]
 
 
+class LayerRecord(Record):
+    """How a linear layer of an int8 model is computed, and what that costs."""
+
+    name: str
+    """In the torch model it was exported from."""
+    form: Literal["static", "rowwise", "fp32"]
+    """What scales its inputs: one number for all, the largest of each row, or nothing."""
+    relative_error: Annotated[float, pydantic.Field(ge=0)]
+    """How far its outputs on samples are off those in fp32, as a share of their norm; of a layer
+    that stays in fp32, how far int8 would be off."""
+
+
 class Provenance(Record):
     """Where a model came from."""
 
@@ -95,6 +107,8 @@ class Manifest(Record):
     verification: Annotated[tuple[VerificationRecord, ...], pydantic.Field(strict=False)]
     greedy_agreement: Annotated[float, pydantic.Field(ge=0, le=1)] | None = None
     """Share of greedy decisions that are those of the original in fp32; None for encoders."""
+    layers: Annotated[tuple[LayerRecord, ...], pydantic.Field(strict=False)] | None = None
+    """Linear layers of an int8 model; None in other formats."""
     provenance: Provenance
     files: dict[FileName, FileRecord]
     """Every file of the folder but the manifest itself."""

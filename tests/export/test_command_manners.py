@@ -110,7 +110,7 @@ def test_layers_that_would_be_too_far_off_stay(sizeable: Path, tmp_path: Path) -
 
 
 def test_calibration_texts_are_read(sizeable: Path, tmp_path: Path) -> None:
-    """Other texts give other ranges; an empty file is refused."""
+    """Other texts give other ranges; texts that cannot be used are refused."""
     texts = tmp_path / "texts.txt"
     texts.write_text("a b c\n\nd e f g h\n", encoding="utf-8")
     own = export(sizeable, tmp_path / "own", "--dtype", "int8", "--calibration", str(texts))
@@ -120,11 +120,23 @@ def test_calibration_texts_are_read(sizeable: Path, tmp_path: Path) -> None:
         own.files["decode.onnx"] != other.files["decode.onnx"]
     )
     texts.write_text("\n \n", encoding="utf-8")
-    result = run(sizeable, tmp_path / "none", "--dtype", "int8", "--calibration", texts)
-    assert (result.exit_code, result.stderr) == (
+    empty = run(sizeable, tmp_path / "none", "--dtype", "int8", "--calibration", texts)
+    assert empty.exit_code == 1
+    assert empty.stderr.startswith(f"error: {texts} holds no text to calibrate with")
+    texts.write_text("東京\n", encoding="utf-8")
+    unknown = run(sizeable, tmp_path / "none", "--dtype", "int8", "--calibration", texts)
+    assert unknown.exit_code == 1
+    assert "has more than 10% unknown tokens" in unknown.stderr
+    without_effect = run(sizeable, tmp_path / "none", "--dry-run", "--calibration", texts)
+    assert (without_effect.exit_code, without_effect.stderr) == (
         1,
-        f"error: {texts} holds no text to calibrate with\n",
+        "error: --calibration has no effect on fp32, which needs no number ranges; add --dtype "
+        "int8 or leave it out\n",
     )
+    absent = run(sizeable, tmp_path / "none", "--calibration", tmp_path / "absent.txt")
+    assert absent.exit_code == 2
+    assert "absent.txt' does not exist" in " ".join(absent.stderr.split())
+    assert not (tmp_path / "none").exists()
 
 
 def test_plan_writes_nothing(tmp_path: Path) -> None:
