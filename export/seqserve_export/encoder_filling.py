@@ -102,7 +102,7 @@ def _reduce(
         return Reduction(model=source.model), None
     order.on_phase(Phase.QUANTIZE)
     chosen = choose_texts(order.calibration_texts, source.samples, source.tokenizer)
-    sources, origin = _encode(source, chosen.texts), chosen.origin
+    sources, origin = encode_texts(source, chosen.texts), chosen.origin
     if not sources:
         rows, origin = make_random_sources(
             source.model.config.vocabulary_size, source.max_source_length
@@ -112,7 +112,7 @@ def _reduce(
     return copy_in_precision(source.model, order.dtype, calibration), origin
 
 
-def _encode(
+def encode_texts(
     source: EmbeddingSource | PredictionSource, texts: Sequence[str]
 ) -> list[tuple[list[int], list[int] | None]]:
     """Tokens and their types, as the model will see them: in pairs, or with masks."""

@@ -31,6 +31,7 @@ from torch.nn import functional
 
 from seqserve.manifest import LayerRecord
 from seqserve_export.calibration import Calibration
+from seqserve_export.errors import CheckpointError
 from seqserve_export.layers import CrossAttention, DecoderLayer, SelfAttention
 
 MAX_STATIC_ERROR = 0.03
@@ -174,6 +175,9 @@ def quantize(model: nn.Module, calibration: Calibration) -> list[LayerRecord]:
 
     Returns:
         What became of each linear layer.
+
+    Raises:
+        CheckpointError: A layer puts out numbers that are not finite.
     """
     records = []
     embeddings: dict[nn.Module, QuantizedEmbedding] = {}
@@ -206,6 +210,11 @@ def _quantize_cache(
 def _quantize_linear(name: str, linear: nn.Linear, inputs: Tensor) -> tuple[nn.Module, LayerRecord]:
     """The first form that is close enough; the layer itself if neither is."""
     expected = linear(inputs)
+    if not expected.isfinite().all():
+        raise CheckpointError(
+            f"layer {name} puts out numbers that are not finite; its weights, or those of a layer "
+            "before it, are damaged"
+        )
     static, static_error = _choose_range(
         inputs, inputs, expected, functools.partial(QuantizedLinear, linear)
     )

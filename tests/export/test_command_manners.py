@@ -64,6 +64,7 @@ def test_fp32_decides_as_the_original(fp32: Manifest) -> None:
     """Every greedy decision is the same."""
     assert fp32.dtype == "fp32"
     assert fp32.greedy_agreement == 1.0
+    assert fp32.layers is None
 
 
 @pytest.mark.parametrize(("dtype", "share"), [("int8", 0.35), ("fp16", 0.55)])
@@ -107,6 +108,24 @@ def test_layers_that_would_be_too_far_off_stay(sizeable: Path, tmp_path: Path) -
     assert "stay in fp32, since int8 would be too far off" in output or result.exit_code == 1
     if result.exit_code == 0:
         assert name in output
+
+
+def test_report_lists_layers(sizeable: Path, tmp_path: Path) -> None:
+    """The console shows the worst ten and counts by form; the manifest has all."""
+    result = run(sizeable, tmp_path, "--name", "m", "--dtype", "int8")
+    assert result.exit_code == 0, result.output
+    output = " ".join(result.output.split())
+    layers = read_manifest(tmp_path / "m" / "1").layers
+    assert layers is not None
+    assert len(layers) > 10
+    ranked = sorted(layers, key=lambda layer: layer.relative_error, reverse=True)
+    for layer in ranked[:10]:
+        assert f"{layer.name} │ {layer.form}" in output
+    assert sum(f"{layer.name} │" in output for layer in layers) == 10
+    counts = [sum(layer.form == form for layer in layers) for form in ("static", "rowwise", "fp32")]
+    assert "{} static, {} rowwise, {} fp32".format(*counts) in output
+    assert "calibrated on │ 64 sources of random tokens" in output
+    assert "greedy agreement" in output
 
 
 def test_calibration_texts_are_read(sizeable: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seqserve_export.calibration import Calibration
+from seqserve_export.errors import CheckpointError
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.quantization import (
     MAX_RELATIVE_ERROR,
@@ -103,6 +104,15 @@ def test_rows_with_one_large_input_stay() -> None:
     assert model.linear is layer
     assert record.form == "fp32"
     assert record.relative_error > MAX_RELATIVE_ERROR
+
+
+def test_layers_that_are_not_finite_are_refused() -> None:
+    """They are named: no number format is to blame."""
+    model = OneLayer(1)
+    model.linear.weight.data[0, 0] = math.nan
+    calibration = observe(model, make_rows(20, 2, spread=0))
+    with pytest.raises(CheckpointError, match="layer linear puts out numbers that are not finite"):
+        quantize(model, calibration)
 
 
 def test_rows_of_zeros_give_the_bias() -> None:
