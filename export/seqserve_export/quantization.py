@@ -34,7 +34,7 @@ from seqserve_export.calibration import Calibration
 from seqserve_export.errors import CheckpointError
 from seqserve_export.layers import CrossAttention, DecoderLayer, SelfAttention
 
-MAX_STATIC_ERROR = 0.03
+MAX_STATIC_ERROR = 0.02
 """Layers whose outputs on samples would be further off with static scales try rowwise ones."""
 MAX_RELATIVE_ERROR = 0.1
 """Layers whose outputs on samples would be further off in both forms stay in fp32."""
