@@ -18,30 +18,30 @@ from seqserve.servicers.options import resolve_options
 
 
 class InProcess:
-    """A worker over the model, and an event loop that waits for it."""
+    """The lanes of the model, and an event loop that waits for it."""
 
     def __init__(self, folder: str, settings: list[str]) -> None:
         flags = dict(setting.split("=", 1) for setting in settings)
         self._config = read_config(flags)
         self._model = open_model(Path(folder), self._config, Metrics())
         self._runner = asyncio.Runner()
-        self._model.worker.start(self._runner.get_loop())
+        self._model.lanes.start(self._runner.get_loop())
 
     def generate(self, sentences: list[Any]) -> dict[str, Any]:
         """Generates from all sentences by greedy search, submitted at once."""
         return self._runner.run(self._generate([Sentence(*sentence) for sentence in sentences]))
 
     def close(self) -> None:
-        """Ends the worker."""
-        self._model.worker.close()
-        self._runner.run(self._model.worker.join())
+        """Ends the lanes."""
+        self._model.lanes.close()
+        self._runner.run(self._model.lanes.join())
         self._runner.close()
 
     async def _generate(self, sentences: list[Sentence]) -> dict[str, Any]:
         started_at = time.perf_counter()
         sequences = [self._make_sequence(sentence) for sentence in sentences]
         futures = [sequence.future for sequence in sequences]
-        self._model.worker.submit(sequences)
+        self._model.lanes.submit(sequences)
         targets = []
         for future in futures:
             assert isinstance(future, asyncio.Future)
