@@ -9,7 +9,16 @@ from typing import Any
 import numpy as np
 
 from seqserve.search import make_search
-from seqserve.sequence import Batch, Candidate, GenerateOptions, Outcome, Phase, Promise, Sequence
+from seqserve.sequence import (
+    Batch,
+    Candidate,
+    GenerateOptions,
+    Outcome,
+    Phase,
+    Priority,
+    Promise,
+    Sequence,
+)
 from seqserve.task_record import GenerationRecord
 
 START, EOS = 1, 2
@@ -61,6 +70,8 @@ class FakeEngine:
         self.gate.set()
         self.arrived = threading.Event()
         """Set when a batch has come."""
+        self.released = threading.Event()
+        """Set when memory was given back."""
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Does what the script says."""
@@ -70,6 +81,10 @@ class FakeEngine:
         self.arrived.set()
         assert self.gate.wait(timeout=10), "nobody opened the gate"
         return self.script(batch)
+
+    def release(self) -> None:
+        """Takes note of it."""
+        self.released.set()
 
 
 def run_plainly(batch: Batch) -> list[Outcome]:
@@ -100,6 +115,10 @@ def make_sequence(
     max_new_tokens: int = 3,
     future: Promise | None = None,
     deadline: float = math.inf,
+    stop_at: float = math.inf,
+    priority: Priority = Priority.NORMAL,
+    caller: str = "",
+    submitted_at: float = 0.0,
     on_tokens: Callable[[list[int]], None] | None = None,
     is_embedded: bool = False,
     **options: Any,
@@ -116,7 +135,10 @@ def make_sequence(
         search=None if is_embedded else search,
         on_tokens=on_tokens,
         deadline=deadline,
-        submitted_at=0.0,
+        stop_at=stop_at,
+        priority=priority,
+        caller=caller,
+        submitted_at=submitted_at,
     )
 
 

@@ -1,8 +1,8 @@
 """The key-value cache of a running batch: one row per live hypothesis.
 
 Rows are dense: a step over B rows binds ``[:B]`` of every tensor, without a copy. Each row has its
-own valid length; what lies beyond is stale and never read. Capacities start small and double, so
-memory follows the longest text seen, not the longest allowed.
+own valid length; what lies beyond is stale and never read. How many rows and positions there are is
+decided by the scheduler, which keeps within the budget: see :mod:`seqserve.cache_budget`.
 """
 
 from collections.abc import Sequence as Rows
@@ -11,16 +11,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from seqserve.cache_budget import NOTHING, CacheBudget, CacheResize
 from seqserve.sequence import RowCopy
 
-_FIRST_CAPACITY = 64
+Tensor = NDArray[Any]
 
 
 class KeyValueCache:
     """Self-attention (target) and cross-attention (source) keys and values of all rows.
 
-    ``target`` is [2L, R, H, P, D] and ``source`` is [2L, R, H, S, D]; entry ``2 * layer`` of the
-    first axis holds keys, the next one values. Worker thread only.
+    ``target`` holds 2L tensors [R, H, P, D] and ``source`` as many [R, H, S, D]; entry
+    ``2 * layer`` holds keys, the next one values. It starts without rows. Worker thread only.
     """
 
     def __init__(
@@ -29,25 +30,60 @@ class KeyValueCache:
         num_layers: int,
         num_heads: int,
         head_size: int,
-        max_rows: int,
-        max_target_length: int,
-        max_source_length: int,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self._max_target_length = max_target_length
-        self._max_source_length = max_source_length
+        self._num_tensors = 2 * num_layers
+        self._num_heads = num_heads
+        self._head_size = head_size
         self._dtype = dtype
-        self._shape = (2 * num_layers, max_rows, num_heads, head_size)
-        # The operator takes a capacity of 1 for a prompt, hence 2 at least.
-        self.target = self._allocate(max(2, min(_FIRST_CAPACITY, max_target_length)))
-        self.source = self._allocate(min(_FIRST_CAPACITY, max_source_length))
+        self.extent = NOTHING
+        """Rows and positions there are."""
+        self.target = [self._allocate(0, 0) for _ in range(self._num_tensors)]
+        self.source = [self._allocate(0, 0) for _ in range(self._num_tensors)]
         self.generation = 0
         """Grows when an array was replaced: what is bound to the old one is out of date."""
 
-    def reserve(self, *, target_length: int = 0, source_length: int = 0, num_rows: int) -> None:
-        """Makes room for the given lengths, keeping the first ``num_rows`` rows."""
-        self.target = self._grow(self.target, target_length, self._max_target_length, num_rows)
-        self.source = self._grow(self.source, source_length, self._max_source_length, num_rows)
+    def budget(self, max_bytes: int, max_rows: int) -> CacheBudget:
+        """What the rows of this cache cost."""
+        position_bytes = self._num_tensors * self._num_heads * self._head_size
+        position_bytes *= np.dtype(self._dtype).itemsize
+        return CacheBudget(
+            max_bytes=max_bytes,
+            max_rows=max_rows,
+            target_position_bytes=position_bytes,
+            source_position_bytes=position_bytes,
+            num_tensors=self._num_tensors,
+        )
+
+    def resize(self, change: CacheResize) -> None:
+        """Replaces the arrays whose size changes, one at a time, those that shrink first.
+
+        So the bytes of old and new arrays together stay within what the budget counts for the
+        larger of both extents. Nothing else may hold the old arrays.
+        """
+        extent, kept = change
+        self.extent = NOTHING  # if memory runs out half-way
+        self.generation += 1
+        target_shape = (extent.num_rows, extent.target_length)
+        source_shape = (extent.num_rows, extent.source_length)
+        sides = [
+            (self.target, target_shape, kept.target_length),
+            (self.source, source_shape, kept.source_length),
+        ]
+        sides.sort(key=_growth)
+        for tensors, shape, length in sides:
+            for position in range(self._num_tensors):
+                if _rows_and_positions(tensors[position]) != shape:
+                    tensor = self._allocate(*shape)
+                    tensor[: kept.num_rows, :, :length] = tensors[position][
+                        : kept.num_rows, :, :length
+                    ]
+                    tensors[position] = tensor
+        self.extent = extent
+
+    def release(self) -> None:
+        """Gives all memory back."""
+        self.resize(CacheResize(NOTHING, NOTHING))
 
     def copy_rows(self, copies: Rows[RowCopy]) -> None:
         """Copies the valid prefixes of rows, all at once: sources are read before any write."""
@@ -56,17 +92,17 @@ class KeyValueCache:
         sources = [copy.source for copy in copies]
         targets = [copy.target for copy in copies]
         length = max(copy.target_length for copy in copies)
-        self.target[:, targets, :, :length] = self.target[:, sources, :, :length]
+        for tensor in self.target:
+            tensor[targets, :, :length] = tensor[sources, :, :length]
         moved = [copy for copy in copies if copy.source_length]
         if moved:
             sources = [copy.source for copy in moved]
             targets = [copy.target for copy in moved]
             length = max(copy.source_length for copy in moved)
-            self.source[:, targets, :, :length] = self.source[:, sources, :, :length]
+            for tensor in self.source:
+                tensor[targets, :, :length] = tensor[sources, :, :length]
 
-    def write_source(
-        self, rows: Rows[int], layers: Rows[NDArray[Any]], index: int, length: int
-    ) -> None:
+    def write_source(self, rows: Rows[int], layers: Rows[Tensor], index: int, length: int) -> None:
         """Writes the encoder's output for one sequence to each of its rows.
 
         Args:
@@ -75,20 +111,20 @@ class KeyValueCache:
             index: The sequence's row in ``layers``.
             length: Its valid source length.
         """
-        for position, tensor in enumerate(layers):
-            self.source[position, rows, :, :length] = tensor[index, :, :length]
+        for tensor, layer in zip(self.source, layers, strict=True):
+            tensor[rows, :, :length] = layer[index, :, :length]
 
-    def _allocate(self, capacity: int) -> NDArray[Any]:
-        num_tensors, max_rows, num_heads, head_size = self._shape
-        return np.zeros((num_tensors, max_rows, num_heads, capacity, head_size), self._dtype)
+    def _allocate(self, num_rows: int, length: int) -> Tensor:
+        # Zeros come from the system as they are written: unused rows take no memory.
+        return np.zeros((num_rows, self._num_heads, length, self._head_size), self._dtype)
 
-    def _grow(self, array: NDArray[Any], length: int, limit: int, num_rows: int) -> NDArray[Any]:
-        capacity = array.shape[3]
-        if length <= capacity:
-            return array
-        while capacity < length:
-            capacity = min(2 * capacity, max(limit, length))
-        grown = self._allocate(capacity)
-        grown[:, :num_rows, :, : array.shape[3]] = array[:, :num_rows]
-        self.generation += 1
-        return grown
+
+def _rows_and_positions(tensor: Tensor) -> tuple[int, int]:
+    return tensor.shape[0], tensor.shape[2]
+
+
+def _growth(side: tuple[list[Tensor], tuple[int, int], int]) -> int:
+    """Rows times positions that a side gains."""
+    tensors, (num_rows, length), _ = side
+    old_rows, old_length = _rows_and_positions(tensors[0])
+    return num_rows * length - old_rows * old_length

@@ -18,6 +18,7 @@ from seqserve.client import (
     Generation,
     GenerationStream,
     ModelInfo,
+    Priority,
 )
 from seqserve.invocation import Call, calling, read_inputs, with_options
 
@@ -35,6 +36,14 @@ _DECODING_OPTIONS = (
     click.option("--no-repeat-ngram-size", type=int, help="Size of n-grams never repeated."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
     click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
+    click.option("--max-time", type=float, help="Seconds after which to end with what there is."),
+)
+_PRIORITY = click.option(
+    "--priority",
+    type=click.Choice(["low", "normal", "high"]),
+    default="normal",
+    show_default=True,
+    help="Whose turn comes first while inputs wait.",
 )
 
 
@@ -58,6 +67,7 @@ def _note_truncation(number: int, count: int) -> None:
 @click.option("--source-language", default="", help="Language of the inputs.")
 @click.option("--target-language", default="", help="Language to generate.")
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
+@_PRIORITY
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
 @click.option("--scores", is_flag=True, help="Print the score of each hypothesis.")
 def generate(
@@ -66,6 +76,7 @@ def generate(
     source_language: str,
     target_language: str,
     truncate: bool,
+    priority: Priority,
     stream: bool,
     scores: bool,
     **decoding: Any,
@@ -93,6 +104,7 @@ def generate(
                     source_language=source_language,
                     target_language=target_language,
                     truncate=truncate,
+                    priority=priority,
                     **options,
                 )
                 _print_stream(pieces, as_json=call.as_json)
@@ -105,6 +117,7 @@ def generate(
             source_language=source_language,
             target_language=target_language,
             truncate=truncate,
+            priority=priority,
             **options,
         )
     for number, (text, generation) in enumerate(zip(texts, generations, strict=True), 1):
@@ -140,6 +153,7 @@ def _print_generation(text: str, generation: Generation, *, scores: bool, as_jso
     "--normalize/--no-normalize", default=None, help="Scale to length 1; default: the model's."
 )
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
+@_PRIORITY
 @click.option("--similarity", is_flag=True, help="Print the cosine similarities as a table.")
 @click.option(
     "--output",
@@ -151,6 +165,7 @@ def embed(
     inputs: tuple[str, ...],
     normalize: bool | None,
     truncate: bool,
+    priority: Priority,
     similarity: bool,
     output: Path | None,
 ) -> None:
@@ -166,7 +181,12 @@ def embed(
     texts = read_inputs(inputs)
     with call.connect() as client:
         embeddings = client.embed(
-            texts, model=call.model, version=call.version, normalize=normalize, truncate=truncate
+            texts,
+            model=call.model,
+            version=call.version,
+            normalize=normalize,
+            truncate=truncate,
+            priority=priority,
         )
     for number, count in enumerate(embeddings.truncated_token_counts, 1):
         _note_truncation(number, count)

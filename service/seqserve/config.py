@@ -60,6 +60,23 @@ class ServerConfig(pydantic.BaseModel):
     max_batch_tokens: int = pydantic.Field(
         default=4096, ge=1, description="Source tokens of an encoder pass, padding included."
     )
+    max_stall_tokens: int = pydantic.Field(
+        default=512,
+        ge=1,
+        description="The same while others are decoding, who stand still meanwhile.",
+    )
+    cache_bytes: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="Bytes for keys and values of a model's running inputs; 0: its share of a "
+        "quarter of the memory, and at least what one input of full length takes.",
+    )
+    priority_ageing_seconds: float = pydantic.Field(
+        default=5.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="After so long a waiting input counts as one priority class higher.",
+    )
     max_outstanding: int = pydantic.Field(
         default=2048, ge=1, description="Inputs a model works on or queues before it refuses."
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.cache import KeyValueCache
+from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import GenerationGraphs
@@ -40,6 +41,9 @@ class Engine(Protocol):
             Exception: Whatever failed; it concerns all sequences of the batch.
         """
 
+    def release(self) -> None:
+        """Gives back memory that only running sequences need; nothing runs."""
+
 
 class GenerationEngine:
     """Runs the graphs of an encoder-decoder model, with a cache of its own between them."""
@@ -56,9 +60,6 @@ class GenerationEngine:
             num_layers=record.num_layers,
             num_heads=record.num_heads,
             head_size=record.head_size,
-            max_rows=max_rows,
-            max_target_length=record.max_target_length,
-            max_source_length=manifest.max_source_length,
             dtype=input_dtype(graphs.decode, graphs.past_names[0][0]),
         )
         self._input_ids = np.zeros(max_rows, np.int64)
@@ -71,17 +72,27 @@ class GenerationEngine:
     def run(self, batch: Batch) -> list[Outcome]:
         """Runs an encode or a decode batch."""
         self._cache.copy_rows(batch.copies)
+        if batch.resize is not None:
+            self._steps.clear()  # they hold the arrays that are replaced
+            self._cache.resize(batch.resize)
         if batch.phase == "encode":
             return self._run_encode(batch)
         return self._run_decode(batch)
+
+    def budget(self, max_bytes: int) -> CacheBudget:
+        """What the rows of its cache cost."""
+        return self._cache.budget(max_bytes, self._max_rows)
+
+    def release(self) -> None:
+        """Gives back the memory of the cache."""
+        self._steps.clear()
+        self._cache.release()
 
     def _run_encode(self, batch: Batch) -> list[Outcome]:
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
         layers = self._graphs.encode.run(
             self._graphs.present_names[1], {"input_ids": input_ids, "source_lengths": lengths}
         )
-        rows = [row for sequence in batch.sequences for row in sequence.rows]
-        self._cache.reserve(source_length=int(lengths.max()), num_rows=min(rows))
         for index, sequence in enumerate(batch.sequences):
             self._cache.write_source(sequence.rows, layers, index, sequence.source_length)
         return [None] * len(batch.sequences)
@@ -97,7 +108,10 @@ class GenerationEngine:
             self._source_lengths[sequence.rows] = sequence.source_length
         num_rows = batch.num_rows
         longest = max(search.target_length for search, _ in searches) + 1
-        self._cache.reserve(target_length=longest, num_rows=num_rows)
+        if longest > self._cache.extent.target_length:
+            raise EngineError(
+                f"{longest} target positions exceed the {self._cache.extent.target_length} granted"
+            )
         self._bound_step(num_rows).run()
         return list(choose(searches, self._logits[:num_rows]))
 
@@ -113,9 +127,9 @@ class GenerationEngine:
                 "source_lengths": self._source_lengths[:num_rows],
             }
             outputs: dict[str, NDArray[Any]] = {"logits": self._logits[:num_rows]}
-            for side, array in enumerate((self._cache.target, self._cache.source)):
+            for side, tensors in enumerate((self._cache.target, self._cache.source)):
                 for position in range(2 * self._num_layers):
-                    rows = array[position, :num_rows]
+                    rows = tensors[position][:num_rows]
                     inputs[self._graphs.past_names[side][position]] = rows
                     # Past and present are one buffer: the operator then writes in place.
                     outputs[self._graphs.present_names[side][position]] = rows
@@ -151,6 +165,9 @@ class EmbeddingEngine:
             vector if finite else EngineError("the model returned a vector that is not finite")
             for vector, finite in zip(vectors, is_finite, strict=True)
         ]
+
+    def release(self) -> None:
+        """Nothing outlives a batch."""
 
 
 class PredictionEngine:
@@ -189,6 +206,9 @@ class PredictionEngine:
             rows if np.isfinite(rows).all() else EngineError("the model returned no finite logits")
             for rows in self._split(logits, sources)
         ]
+
+    def release(self) -> None:
+        """Nothing outlives a batch."""
 
     def _split(
         self, logits: NDArray[np.float32], sources: list[tuple[int, ...]]

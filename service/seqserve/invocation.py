@@ -22,6 +22,7 @@ _CALL_OPTIONS = (
         help="Address of the server.",
     ),
     click.option("--token", envvar="SEQSERVE_TOKEN", help="Bearer token."),
+    click.option("--caller", default="", help="Name to share the server with others under."),
     click.option("--tls/--no-tls", default=False, help="Connect with TLS."),
     click.option(
         "--ca",
@@ -43,6 +44,7 @@ class Call:
     version: str
     target: str
     token: str | None
+    caller: str
     tls: bool
     ca: Path | None
     timeout: float
@@ -68,11 +70,12 @@ class Call:
                 self.target,
                 timeout_seconds=self.timeout,
                 token=self.token,
+                caller=self.caller,
                 tls=self.tls,
                 root_certificates=self.ca.read_bytes() if self.ca else None,
             )
         except ValueError as error:
-            hint = "the options are --tls, --ca, and --token or SEQSERVE_TOKEN"
+            hint = "the options are --tls, --ca, --caller, and --token or SEQSERVE_TOKEN"
             click.echo(f"error: {error} ({hint})", err=True)
             sys.exit(2)
 

@@ -63,6 +63,24 @@ class Metrics:
             _MODEL,
             registry=registry,
         )
+        self.cache_budget = Gauge(
+            "seqserve_cache_budget_bytes",
+            "What the key-value cache may take.",
+            _MODEL,
+            registry=registry,
+        )
+        self.cache_reserved = Gauge(
+            "seqserve_cache_reserved_bytes",
+            "Key-value arrays; pages that were never written take no memory.",
+            _MODEL,
+            registry=registry,
+        )
+        self.cache_used = Gauge(
+            "seqserve_cache_used_bytes",
+            "The part of the key-value arrays that running sequences have filled.",
+            _MODEL,
+            registry=registry,
+        )
         self.queue_duration = Histogram(
             "seqserve_queue_duration_seconds",
             "From acceptance of a sequence to its first computation.",
@@ -74,6 +92,13 @@ class Metrics:
             "seqserve_step_duration_seconds",
             "One forward pass with its token selection.",
             (*_MODEL, "phase"),
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        self.stall_duration = Histogram(
+            "seqserve_decode_stall_seconds",
+            "Between two decode steps while sequences run: encoder passes, and what lies around.",
+            _MODEL,
             buckets=_SECONDS,
             registry=registry,
         )
@@ -118,9 +143,14 @@ class ModelMetrics:
         self._labels = labels
         self._metrics = metrics
         self._loads: dict[int, tuple[int, int, int]] = {}
+        self._caches: dict[int, tuple[int, int]] = {}
         self._waiting = metrics.waiting.labels(**labels)
         self._running = metrics.running.labels(**labels)
         self._live_rows = metrics.live_rows.labels(**labels)
+        self._cache_budget = metrics.cache_budget.labels(**labels)
+        self._cache_reserved = metrics.cache_reserved.labels(**labels)
+        self._cache_used = metrics.cache_used.labels(**labels)
+        self._stall_duration = metrics.stall_duration.labels(**labels)
         self._queue_duration = metrics.queue_duration.labels(**labels)
         self._source_tokens = metrics.source_tokens.labels(**labels)
         self._padding_tokens = metrics.padding_tokens.labels(**labels)
@@ -135,6 +165,21 @@ class ModelMetrics:
         self._waiting.set(waiting)
         self._running.set(running)
         self._live_rows.set(live_rows)
+
+    def set_cache_budget(self, num_bytes: int) -> None:
+        """Records what the cache may take."""
+        self._cache_budget.set(num_bytes)
+
+    def set_cache(self, *, reserved: int, used: int, lane: int = 0) -> None:
+        """Records the bytes of the cache of a lane; the gauges have the sums."""
+        self._caches[lane] = (reserved, used)
+        all_reserved, all_used = map(sum, zip(*list(self._caches.values()), strict=True))
+        self._cache_reserved.set(all_reserved)
+        self._cache_used.set(all_used)
+
+    def observe_stall(self, seconds: float) -> None:
+        """Records how long running sequences stood still between two decode steps."""
+        self._stall_duration.observe(seconds)
 
     def observe_step(self, batch: Batch, seconds: float) -> None:
         """Records a forward pass that succeeded."""

@@ -8,20 +8,25 @@ from pathlib import Path
 import structlog
 
 from seqserve.admission import Admission
+from seqserve.cache_budget import CacheBudget, CacheExtent
 from seqserve.config import ServerConfig
 from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
 from seqserve.generation_graphs import open_generation_graphs
+from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes
 from seqserve.manifest import MANIFEST_FILE, Manifest, read_manifest
+from seqserve.memory import available_memory
 from seqserve.metrics import Metrics, ModelMetrics
-from seqserve.scheduler import SchedulerLimits
 from seqserve.session import available_cpus
 from seqserve.task_record import Task
 from seqserve.tokenizer import Tokenizer
 from seqserve.worker import Worker
 
 _log = structlog.get_logger(__name__)
+
+_MAX_LANES = 4
+"""Chosen by default: more would leave each with few rows, unless the load is heavy."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class ServedModel:
     lanes: Lanes
     admission: Admission
     metrics: ModelMetrics
+    budget: CacheBudget | None
+    """Of the cache; None for models without one."""
 
     @property
     def label(self) -> str:
@@ -41,8 +48,16 @@ class ServedModel:
         return f"{self.manifest.name}/{self.manifest.version}"
 
 
-def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedModel:
+def open_model(
+    folder: Path, config: ServerConfig, metrics: Metrics, *, num_models: int = 1
+) -> ServedModel:
     """Reads, checks and opens a model folder; the worker is not started.
+
+    Args:
+        folder: The model.
+        config: The settings.
+        metrics: Where it records.
+        num_models: Models that share the memory, this one included.
 
     Raises:
         ModelFolderError: The folder cannot be served.
@@ -59,11 +74,15 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
     model_metrics = ModelMetrics(metrics, manifest.name, manifest.version)
     num_threads = config.threads or available_cpus()
     engines: list[Engine]
+    budget: CacheBudget | None = None
     if manifest.generation is not None:
         _check_beams(folder, manifest.generation.num_beams, config.max_num_beams)
         target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
         _check_vocabulary(folder, target_tokenizer, manifest.generation.target_vocabulary_size)
-        engines = _open_generation_engines(folder, manifest, config, num_threads)
+        generation = _open_generation_engines(folder, manifest, config, num_threads)
+        engines = list(generation)
+        budget = _make_budget(generation, manifest, config, num_models)
+        model_metrics.set_cache_budget(budget.max_bytes * len(engines))
     elif manifest.embedding is not None:
         engines = [EmbeddingEngine(folder, manifest, num_threads=num_threads)]
     else:
@@ -73,40 +92,71 @@ def open_model(folder: Path, config: ServerConfig, metrics: Metrics) -> ServedMo
         _log.warning(
             "last bits of results may depend on the batch, as the export found", model=name
         )
-    limits = SchedulerLimits(config.max_batch_size, config.max_batch_tokens)
+    limits = SchedulerLimits(
+        config.max_batch_size,
+        config.max_batch_tokens,
+        config.max_stall_tokens,
+        config.priority_ageing_seconds,
+    )
     return ServedModel(
         manifest=manifest,
         source_tokenizer=source_tokenizer,
         target_tokenizer=target_tokenizer,
         lanes=Lanes(
             [
-                Worker(engine, limits, model_metrics, name=name, lane=lane)
+                Worker(engine, limits, model_metrics, name=name, lane=lane, budget=budget)
                 for lane, engine in enumerate(engines)
             ]
         ),
         admission=Admission(config.max_outstanding),
         metrics=model_metrics,
+        budget=budget,
     )
-
-
-_MAX_LANES = 4
-"""Chosen by default: more would leave each with few rows, unless the load is heavy."""
 
 
 def _open_generation_engines(
     folder: Path, manifest: Manifest, config: ServerConfig, num_threads: int
-) -> list[Engine]:
+) -> list[GenerationEngine]:
     """One engine for each lane."""
     num_lanes = config.lanes or min(num_threads, _MAX_LANES)
     threads_per_lane = max(1, num_threads // num_lanes)
     graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
-    engines: list[Engine] = []
+    engines: list[GenerationEngine] = []
     for _ in range(num_lanes):
         if engines and threads_per_lane > 1:
             # Runs of one session share its threads and would wait for each other.
             graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
         engines.append(GenerationEngine(graphs, manifest, max_rows=config.max_batch_size))
     return engines
+
+
+def _make_budget(
+    engines: list[GenerationEngine], manifest: Manifest, config: ServerConfig, num_models: int
+) -> CacheBudget:
+    """The budget of each lane: of what is set, or of the model's share of the memory.
+
+    By default a quarter of the memory is shared, so that weights, activations and other programs
+    have the rest; lanes have equal parts. What an input of full length takes with the model's own
+    beams is always granted: nobody should have to set anything for it.
+    """
+    record = manifest.generation
+    assert record is not None
+    engine = engines[0]
+    share = (config.cache_bytes or available_memory() // 4 // num_models) // len(engines)
+    budget = engine.budget(share)
+    longest = CacheExtent(record.num_beams, record.max_target_length, manifest.max_source_length)
+    needed = budget.bytes_for(longest)
+    if needed <= share:
+        return budget
+    if not config.cache_bytes:
+        return engine.budget(needed)
+    _log.warning(
+        "cache_bytes are too few for inputs of full length, which will be refused",
+        model=f"{manifest.name}/{manifest.version}",
+        cache_bytes=share * len(engines),
+        needed_bytes=needed * len(engines),
+    )
+    return budget
 
 
 def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_embeddings: int) -> None:
@@ -152,8 +202,10 @@ class Registry:
             )
         models = []
         for folder in folders:
-            models.append(open_model(folder, config, metrics))
-            _log.info("model opened", model=models[-1].label)
+            models.append(open_model(folder, config, metrics, num_models=len(folders)))
+            budget = models[-1].budget
+            cache_bytes = {} if budget is None else {"cache_bytes": budget.max_bytes}
+            _log.info("model opened", model=models[-1].label, **cache_bytes)
         return cls(models)
 
     @property

@@ -79,6 +79,10 @@ class GreedySearch:
             self._finish_reason = FinishReason.LENGTH
         return [0]
 
+    def stop(self, reason: FinishReason) -> None:
+        """Ends with the tokens so far."""
+        self._finish_reason = reason
+
     def decided_tokens(self) -> list[int]:
         """All tokens: greedy search never takes one back."""
         return self._tokens
@@ -187,11 +191,19 @@ class BeamSearch:
             self._is_finished = self.options.early_stopping or attainable <= worst
         return parents
 
+    def stop(self, reason: FinishReason) -> None:
+        """Ends with the best of the live and the finished hypotheses."""
+        for beam in self._live:
+            if beam.score > _UNREACHABLE:
+                self._finish(beam, reason)
+        self._is_finished = True
+
     def _finish(self, beam: _Beam, reason: FinishReason) -> None:
         wanted = self.options.return_token_log_probabilities
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
-            score=_normalize(beam.score, len(beam.tokens), self.options.length_penalty),
+            # A hypothesis that was stopped before its first token has length 0.
+            score=_normalize(beam.score, len(beam.tokens) or 1, self.options.length_penalty),
             log_probabilities=tuple(beam.log_probabilities) if wanted else None,
             finish_reason=reason,
         )

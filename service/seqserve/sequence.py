@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seqserve.cache_budget import CacheExtent, CacheResize
+
 Phase = Literal["encode", "decode", "embed"]
 
 
@@ -21,6 +23,15 @@ class FinishReason(enum.StrEnum):
 
     EOS = "eos"
     LENGTH = "length"
+    TIME = "time"
+
+
+class Priority(enum.IntEnum):
+    """Whose turn comes first while sequences wait; the higher goes first."""
+
+    LOW = 0
+    NORMAL = 1
+    HIGH = 2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +62,8 @@ class GenerateOptions:
     """Never generated, unless forced."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
+    max_time: float = math.inf
+    """Seconds from the arrival of the request after which decoding ends with what it has."""
 
     @property
     def needs_log_probabilities(self) -> bool:
@@ -137,6 +150,9 @@ class SearchState(Protocol):
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Continues with the chosen candidates (best first); returns the parent of each row."""
 
+    def stop(self, reason: FinishReason) -> None:
+        """Ends with what there is: live hypotheses finish as they are."""
+
     def decided_tokens(self) -> list[int]:
         """The target tokens that no later step can change."""
 
@@ -196,6 +212,11 @@ class Sequence:
     """Called on the event loop with newly decided tokens, for streams."""
     deadline: float = math.inf
     """Seconds on the clock of ``submitted_at``; dropped once it has passed."""
+    stop_at: float = math.inf
+    """When decoding ends with what it has, on the same clock."""
+    priority: Priority = Priority.NORMAL
+    caller: str = ""
+    """Who asked; callers share what the model can do."""
     submitted_at: float
     """Seconds on the monotonic clock, as all times below."""
     started_at: float = 0.0
@@ -217,6 +238,21 @@ class Sequence:
     def num_rows(self) -> int:
         """Rows of the cache it needs; none for sequences to embed."""
         return 0 if self.search is None else self.search.num_rows
+
+    @property
+    def extent(self) -> CacheExtent:
+        """The part of the cache it needs to reach its end."""
+        if self.search is None:
+            return CacheExtent(0, 0, 0)
+        return CacheExtent(
+            self.search.num_rows, self.search.options.max_new_tokens, self.source_length
+        )
+
+    @property
+    def work(self) -> int:
+        """Tokens it may cost, to share among callers: those of the source and of all rows."""
+        extent = self.extent
+        return self.source_length + extent.num_rows * extent.target_length
 
     def timing(self) -> Timing:
         """Where the time went, once finished."""
@@ -246,6 +282,8 @@ class Batch:
     sequences: list[Sequence]
     copies: list[RowCopy] = dataclasses.field(default_factory=list)
     """To apply to the cache first."""
+    resize: CacheResize | None = None
+    """What the cache becomes then, if it must change."""
 
     @property
     def num_rows(self) -> int:

@@ -16,7 +16,9 @@ from bench.extent import Extent
 from bench.json_process import JsonProcess, answer
 from bench.opus_checkpoint import OpusModel
 from bench.workload import make_equal_sentences
+from seqserve.cache_budget import NOTHING, CacheExtent, CacheResize
 from seqserve.engine import GenerationEngine
+from seqserve.generation_graphs import open_generation_graphs
 from seqserve.manifest import read_manifest
 from seqserve.search import make_search
 from seqserve.sequence import Batch, GenerateOptions, Sequence
@@ -74,9 +76,8 @@ class Steps:
         record = manifest.generation
         assert record is not None
         self._record = record
-        self._engine = GenerationEngine(
-            folder, manifest, max_rows=max(_NUM_ROWS), num_threads=available_cpus()
-        )
+        graphs = open_generation_graphs(folder, manifest, num_threads=available_cpus())
+        self._engine = GenerationEngine(graphs, manifest, max_rows=max(_NUM_ROWS))
 
     def time_steps(self, num_rows: int, source_length: int, num_steps: int) -> dict[str, Any]:
         """The median step of a number of rows, and what encoding them took."""
@@ -84,9 +85,13 @@ class Steps:
             self._make_sequence(row, sentence.source)
             for row, sentence in enumerate(make_equal_sentences(num_rows, source_length, seed=4))
         ]
+        extent = CacheExtent(num_rows, _MAX_NEW_TOKENS, source_length)
+        resize: CacheResize | None = CacheResize(extent, NOTHING)
         started_at = time.perf_counter()
         for start in range(0, num_rows, _ENCODE_ROWS):
-            self._engine.run(Batch("encode", sequences[start : start + _ENCODE_ROWS]))
+            part = sequences[start : start + _ENCODE_ROWS]
+            self._engine.run(Batch("encode", part, resize=resize))
+            resize = None
         encode_seconds = time.perf_counter() - started_at
         batch = Batch("decode", sequences)
         seconds = []

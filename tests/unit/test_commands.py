@@ -234,7 +234,7 @@ def test_token_is_not_sent_in_clear_to_another_machine() -> None:
     assert (result.exit_code, result.stderr) == (
         2,
         "error: the token would be sent to server.example:1 in clear; set `tls`, or leave `token` "
-        "out (the options are --tls, --ca, and --token or SEQSERVE_TOKEN)\n",
+        "out (the options are --tls, --ca, --caller, and --token or SEQSERVE_TOKEN)\n",
     )
     assert isinstance(result.exception, SystemExit)
     assert CliRunner().invoke(main, [*arguments, "--tls"], env=environment).exit_code == 1

@@ -4,6 +4,7 @@ import math
 from typing import Any
 
 import pytest
+from google.protobuf import duration_pb2
 
 from fakes import make_generation_record
 from seqserve.config import ServerConfig
@@ -55,8 +56,9 @@ def test_every_option_is_passed_on() -> None:
         "forced_bos_token_id": 4,
     }
     fields = [field.name for field in generation_pb2.GenerateOptions.DESCRIPTOR.fields]
-    assert sorted(fields) == sorted(values)
-    assert resolve(values) == GenerateOptions(**values)
+    assert sorted(fields) == sorted([*values, "max_time"])
+    time_limit = {"max_time": duration_pb2.Duration(seconds=1, nanos=250_000_000)}
+    assert resolve(values | time_limit) == GenerateOptions(**values, max_time=1.25)
 
 
 def test_later_layers_override_earlier_ones() -> None:
@@ -81,9 +83,11 @@ def test_later_layers_override_earlier_ones() -> None:
         ("length_penalty", math.nan, "must be finite, but is nan"),
         ("length_penalty", math.inf, "must be finite, but is inf"),
         ("length_penalty", -math.inf, "must be finite, but is -inf"),
+        ("max_time", duration_pb2.Duration(), "must be above 0 seconds, but is 0"),
+        ("max_time", duration_pb2.Duration(seconds=-2), "must be above 0 seconds, but is -2"),
     ],
 )
-def test_values_out_of_range_are_refused(name: str, value: float, rule: str) -> None:
+def test_values_out_of_range_are_refused(name: str, value: Any, rule: str) -> None:
     """A refusal names the field where the value stands, the rule and the value."""
     bad = {name: value}
     good = {"num_beams": 4}

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from fakes import EOS, START, FakePromise, make_sequence, run_plainly
 from seqserve.errors import DeadlineError, EngineError
-from seqserve.scheduler import Event, Scheduler, SchedulerLimits
+from seqserve.intake import SchedulerLimits
+from seqserve.scheduler import Event, Scheduler
 from seqserve.sequence import Batch, Candidate, EmbeddingVector, Generation, Outcome, Sequence
 
 MAX_ROWS = 8
@@ -556,8 +557,10 @@ def test_damage_is_found(
         assert scheduler.next_batch(0.0) is not None
     else:
         step(scheduler)
+    scheduler._is_checked = False
     scheduler.check()
     damage(first, second, scheduler)
+    scheduler._is_checked = False
     with pytest.raises(AssertionError, match=message):
         scheduler.check()
 
@@ -568,5 +571,6 @@ def test_more_rows_than_there_are_is_found() -> None:
     add_lengths(scheduler, 3, num_beams=8)
     step(scheduler)
     scheduler._limits = SchedulerLimits(max_batch_size=7)
+    scheduler._is_checked = False
     with pytest.raises(AssertionError, match="rows go beyond 6"):
         scheduler.check()

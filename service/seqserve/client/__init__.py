@@ -6,7 +6,7 @@ back-off, and not before the server's push-back allows.
 
 from seqserve.client.aio import AsyncClient, AsyncGenerationStream
 from seqserve.client.errors import CallError
-from seqserve.client.messages import GenerateOptions
+from seqserve.client.messages import GenerateOptions, Priority
 from seqserve.client.results import (
     Embeddings,
     EmbeddingSettings,
@@ -34,6 +34,7 @@ __all__ = [
     "Hypothesis",
     "ModelInfo",
     "Piece",
+    "Priority",
     "Timing",
     "Token",
 ]

@@ -11,7 +11,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from seqserve.client import messages
 from seqserve.client.channel import Connection
 from seqserve.client.errors import to_call_error
-from seqserve.client.messages import GenerateOptions, Languages, Source
+from seqserve.client.messages import GenerateOptions, Languages, Priority, Source
 from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Token
 from seqserve.v1 import (
     encoding_pb2_grpc,
@@ -81,6 +81,7 @@ class AsyncClient:
         source_language: Languages = "",
         target_language: Languages = "",
         truncate: bool = False,
+        priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generation]:
@@ -93,6 +94,7 @@ class AsyncClient:
             options,
             source_language,
             target_language,
+            priority,
         )
         response = await self._call(self._generation.Generate, request, timeout_seconds)
         return [messages.to_generation(result) for result in response.results]
@@ -106,12 +108,20 @@ class AsyncClient:
         source_language: str = "",
         target_language: str = "",
         truncate: bool = False,
+        priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> "AsyncGenerationStream":
         """Generates from one input, piece by piece."""
         request = messages.generate_stream_request(
-            source, model, version, truncate, options, source_language, target_language
+            source,
+            model,
+            version,
+            truncate,
+            options,
+            source_language,
+            target_language,
+            priority,
         )
         call = self._generation.GenerateStream(
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
@@ -126,11 +136,12 @@ class AsyncClient:
         version: str = "",
         normalize: bool | None = None,
         truncate: bool = False,
+        priority: Priority = "",
         timeout_seconds: float | None = None,
     ) -> Embeddings:
         """Embeds one text or several, in their order."""
         listed = [texts] if isinstance(texts, str) else list(texts)
-        request = messages.embed_request(listed, model, version, normalize, truncate)
+        request = messages.embed_request(listed, model, version, normalize, truncate, priority)
         return messages.to_embeddings(
             await self._call(self._encoding.Embed, request, timeout_seconds)
         )

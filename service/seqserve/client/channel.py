@@ -36,6 +36,9 @@ class Connection:
     certificate: bytes | None = None
     """PEM chain of this client, for mutual TLS, with ``private_key``."""
     private_key: bytes | None = None
+    caller: str = ""
+    """Who shares the server with others, for fairness: ASCII, at most 64 characters. Empty: all
+    calls from one address are one caller's."""
     retries: bool = True
     """Whether calls that were refused or did not arrive are tried again; they are idempotent."""
 
@@ -43,8 +46,11 @@ class Connection:
         """Refuses what would be ignored or told to everybody.
 
         Raises:
-            ValueError: Certificates without TLS, half of a client's own, or a token in clear.
+            ValueError: Certificates without TLS, half of a client's own, a token in clear, or a
+                name of a caller that servers refuse.
         """
+        if not self.caller.isascii() or len(self.caller) > 64:
+            raise ValueError("`caller` must have at most 64 ASCII characters")
         if not self.tls:
             for name in ("root_certificates", "certificate", "private_key"):
                 if getattr(self, name) is not None:
@@ -67,7 +73,10 @@ class Connection:
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """Sent with each call."""
-        return () if self.token is None else (("authorization", f"Bearer {self.token}"),)
+        pairs = [] if self.token is None else [("authorization", f"Bearer {self.token}")]
+        if self.caller:
+            pairs.append(("seqserve-caller", self.caller))
+        return tuple(pairs)
 
     def options(self) -> list[tuple[str, str | int]]:
         """Channel options."""

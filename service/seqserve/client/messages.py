@@ -3,7 +3,7 @@
 import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 from google.protobuf import duration_pb2
@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 from seqserve.client.results import (
     Embeddings,
     EmbeddingSettings,
+    FinishReason,
     Generation,
     GenerationSettings,
     Hypothesis,
@@ -19,7 +20,12 @@ from seqserve.client.results import (
     Timing,
     Token,
 )
-from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
+from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2, priority_pb2
+
+_FINISH_REASONS: dict[int, FinishReason] = {
+    generation_pb2.FINISH_REASON_LENGTH: "length",
+    generation_pb2.FINISH_REASON_TIME: "time",
+}
 
 
 class GenerateOptions(TypedDict, total=False):
@@ -36,6 +42,11 @@ class GenerateOptions(TypedDict, total=False):
     forced_bos_token_id: int
     return_scores: bool
     return_token_log_probabilities: bool
+    max_time: float
+
+
+Priority = Literal["", "low", "normal", "high"]
+"""Whose turn comes first while inputs wait; empty for normal."""
 
 
 Source = str | Items[int]
@@ -54,6 +65,7 @@ def generate_request(
     options: GenerateOptions,
     source_language: Languages = "",
     target_language: Languages = "",
+    priority: Priority = "",
 ) -> generation_pb2.GenerateRequest:
     """A request for several inputs."""
     pairs = zip(
@@ -65,8 +77,9 @@ def generate_request(
         model_name=model,
         model_version=version,
         inputs=[_input(source, *pair) for source, pair in zip(inputs, pairs, strict=True)],
-        options=generation_pb2.GenerateOptions(**options),
+        options=_options(options),
         truncate=truncate,
+        priority=_priority(priority),
     )
 
 
@@ -78,19 +91,26 @@ def generate_stream_request(
     options: GenerateOptions,
     source_language: str = "",
     target_language: str = "",
+    priority: Priority = "",
 ) -> generation_pb2.GenerateStreamRequest:
     """A request for one streamed input."""
     return generation_pb2.GenerateStreamRequest(
         model_name=model,
         model_version=version,
         input=_input(source, source_language, target_language),
-        options=generation_pb2.GenerateOptions(**options),
+        options=_options(options),
         truncate=truncate,
+        priority=_priority(priority),
     )
 
 
 def embed_request(
-    texts: Items[str], model: str, version: str, normalize: bool | None, truncate: bool
+    texts: Items[str],
+    model: str,
+    version: str,
+    normalize: bool | None,
+    truncate: bool,
+    priority: Priority = "",
 ) -> encoding_pb2.EmbedRequest:
     """A request for embeddings."""
     return encoding_pb2.EmbedRequest(
@@ -99,6 +119,7 @@ def embed_request(
         inputs=texts,
         normalize=normalize,
         truncate=truncate,
+        priority=_priority(priority),
     )
 
 
@@ -111,6 +132,21 @@ def detokenize_request(
         model_version=version,
         sequences=[model_pb2.TokenSequence(token_ids=row) for row in token_ids],
     )
+
+
+def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
+    fields: dict[str, Any] = dict(options)
+    seconds = fields.pop("max_time", None)
+    message = generation_pb2.GenerateOptions(**fields)
+    if seconds is not None:
+        message.max_time.FromNanoseconds(round(seconds * 1e9))
+    return message
+
+
+def _priority(priority: Priority) -> priority_pb2.Priority.ValueType:
+    if priority not in get_args(Priority):
+        raise ValueError(f"`priority` must be low, normal or high, but is {priority!r}")
+    return priority_pb2.Priority.Value(f"PRIORITY_{priority.upper() or 'UNSPECIFIED'}")
 
 
 def _input(
@@ -169,14 +205,12 @@ def to_piece(message: generation_pb2.GeneratePiece) -> Piece:
 
 
 def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
-    is_length = message.finish_reason == generation_pb2.FINISH_REASON_LENGTH
-    reason: Literal["eos", "length"] = "length" if is_length else "eos"
     return Hypothesis(
         text=message.text,
         token_ids=tuple(message.token_ids),
         score=message.score if message.HasField("score") else None,
         token_log_probabilities=tuple(message.token_log_probabilities),
-        finish_reason=reason,
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
     )
 
 

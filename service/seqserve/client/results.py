@@ -6,6 +6,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+FinishReason = Literal["eos", "length", "time"]
+"""Why a hypothesis ended."""
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
@@ -28,7 +31,7 @@ class Hypothesis:
     """None when greedy search was not asked for it."""
     token_log_probabilities: tuple[float, ...]
     """Empty when not asked for."""
-    finish_reason: Literal["eos", "length"]
+    finish_reason: FinishReason
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -13,12 +13,14 @@ import numpy as np
 from seqserve.config import ServerConfig
 from seqserve.registry import Registry
 from seqserve.sequence import EmbeddingVector, Sequence
+from seqserve.servicers.caller import caller_of
 from seqserve.servicers.requests import (
     Source,
     admitted,
     check_count,
     check_text,
     deadline,
+    resolve_priority,
     run,
     to_duration,
     tokenize,
@@ -42,6 +44,7 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
         record = model.manifest.embedding
         assert record is not None
         check_count(len(request.inputs), "inputs", self._config)
+        priority, caller = resolve_priority(request.priority), caller_of(context)
         expires_at = deadline(context, self._config)
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
         with admitted(model, len(request.inputs)):
@@ -54,6 +57,8 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
                     source_tokens=source.tokens,
                     future=loop.create_future(),
                     deadline=expires_at,
+                    priority=priority,
+                    caller=caller,
                     submitted_at=now,
                 )
                 for source in sources

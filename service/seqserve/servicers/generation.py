@@ -16,17 +16,20 @@ from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
+from seqserve.servicers.caller import caller_of
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
     Frame,
     Source,
     admitted,
+    check_cache,
     check_count,
     check_length,
     check_text,
     check_token_count,
     deadline,
+    resolve_priority,
     run,
     submitted,
     to_duration,
@@ -39,6 +42,7 @@ from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 _FINISH_REASONS = {
     FinishReason.EOS: generation_pb2.FINISH_REASON_EOS,
     FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+    FinishReason.TIME: generation_pb2.FINISH_REASON_TIME,
 }
 
 
@@ -59,7 +63,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         inputs = list(zip(request.inputs, fields, strict=True))
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, len(inputs)):
-            prepared = await self._prepare(model, inputs, option_layers, request.truncate, context)
+            prepared = await self._prepare(model, inputs, option_layers, request, context)
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
@@ -96,7 +100,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, 1) as places:
             ((sequence, source),) = await self._prepare(
-                model, [(request.input, "input")], option_layers, request.truncate, context
+                model, [(request.input, "input")], option_layers, request, context
             )
             arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
             sequence.on_tokens = arrivals.put_nowait
@@ -139,13 +143,14 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         model: ServedModel,
         inputs: list[tuple[generation_pb2.GenerateInput, str]],
         option_layers: list[tuple[generation_pb2.GenerateOptions, str]],
-        truncate: bool,
+        request: generation_pb2.GenerateRequest | generation_pb2.GenerateStreamRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> list[tuple[Sequence, Source]]:
         """Checks and tokenizes inputs, and makes their sequences."""
         record = model.manifest.generation
         assert record is not None
-        expires_at = deadline(context, self._config)
+        arrived_at, expires_at = time.monotonic(), deadline(context, self._config)
+        priority, caller = resolve_priority(request.priority), caller_of(context)
         options, directions = [], []
         for message, field in inputs:
             layers = list(option_layers)
@@ -160,7 +165,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 )
             options.append(chosen)
             directions.append(direction)
-        sources = await self._read_sources(model, inputs, directions, truncate)
+        sources = await self._read_sources(model, inputs, directions, request.truncate)
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         sequences = [
@@ -173,10 +178,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     eos_token_id=record.eos_token_id,
                 ),
                 deadline=expires_at,
+                stop_at=arrived_at + chosen.max_time,
+                priority=priority,
+                caller=caller,
                 submitted_at=now,
             )
             for source, chosen, direction in zip(sources, options, directions, strict=True)
         ]
+        for sequence, (_, field) in zip(sequences, inputs, strict=True):
+            check_cache(model, sequence, field)
         return list(zip(sequences, sources, strict=True))
 
     async def _read_sources(

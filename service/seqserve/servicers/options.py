@@ -1,6 +1,9 @@
 """Decoding options: what a request says, over what the model defaults to, within the limits."""
 
 import math
+from typing import Any
+
+from google.protobuf import duration_pb2
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
@@ -26,7 +29,7 @@ def resolve_options(
     Raises:
         InvalidRequestError: A value is out of range, or is set where it has no effect.
     """
-    values: dict[str, int | float | bool] = {}
+    values: dict[str, Any] = {}
     paths: dict[str, str] = {}
     for message, path in layers:
         for field, value in message.ListFields():
@@ -57,6 +60,7 @@ def resolve_options(
         suppressed_tokens=record.suppressed_tokens,
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
+        max_time=checks.span("max_time", math.inf),
     )
     for name in _BEAM_ONLY:
         if name in values and num_beams == 1:
@@ -71,7 +75,7 @@ def resolve_options(
 class _Checks:
     """Ranges of set values; defaults come from a checked manifest."""
 
-    def __init__(self, values: dict[str, int | float | bool], paths: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, Any], paths: dict[str, str]) -> None:
         self._values = values
         self._paths = paths
 
@@ -98,6 +102,17 @@ class _Checks:
         if value <= 0:
             raise self._refusal(name, f"must be above 0, but is {value}")
         return value
+
+    def span(self, name: str, default: float) -> float:
+        value = self._values.get(name)
+        if value is None:
+            return default
+        assert isinstance(value, duration_pb2.Duration)
+        # Not ToNanoseconds, which refuses what is out of range with an error of its own.
+        seconds = value.seconds + value.nanos / 1e9
+        if seconds <= 0:
+            raise self._refusal(name, f"must be above 0 seconds, but is {seconds:g}")
+        return seconds
 
     def token(self, name: str, default: int | None, vocabulary_size: int) -> int | None:
         value = self._values.get(name)

@@ -18,11 +18,19 @@ from seqserve.admission import Places
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError, OverloadedError
 from seqserve.registry import ServedModel
-from seqserve.sequence import Answer, Sequence
+from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.tokenizer import Tokenizer
+from seqserve.v1 import priority_pb2
 
 _INLINE_BYTES = 4096
 """Texts up to this size are tokenized in well under a millisecond; a hop to a thread costs more."""
+
+_PRIORITIES: dict[int, Priority] = {
+    priority_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
+    priority_pb2.PRIORITY_LOW: Priority.LOW,
+    priority_pb2.PRIORITY_NORMAL: Priority.NORMAL,
+    priority_pb2.PRIORITY_HIGH: Priority.HIGH,
+}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,6 +46,18 @@ def deadline(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) 
     remaining = context.time_remaining()
     limit = config.max_request_seconds
     return time.monotonic() + (limit if remaining is None else min(remaining, limit))
+
+
+def resolve_priority(value: int) -> Priority:
+    """The class of a request.
+
+    Raises:
+        InvalidRequestError: There is no such class.
+    """
+    if value not in _PRIORITIES:
+        known = ", ".join(f"{number} ({name})" for name, number in priority_pb2.Priority.items())
+        raise InvalidRequestError("priority", f"`priority` must be one of {known}, but is {value}")
+    return _PRIORITIES[value]
 
 
 def check_count(num_inputs: int, field: str, config: ServerConfig) -> None:
@@ -61,6 +81,22 @@ def check_token_count(
             field,
             f"`{field}` must hold at most {config.max_tokens_per_request} tokens in all "
             f"(max_tokens_per_request), but {found} {num_tokens}",
+        )
+
+
+def check_cache(model: ServedModel, sequence: Sequence, field: str) -> None:
+    """Refuses what could never run: its keys and values alone would exceed the budget."""
+    budget = model.budget
+    if budget is None:
+        return
+    num_bytes = budget.bytes_for(sequence.extent)
+    if num_bytes > budget.max_bytes:
+        num_rows, target_length, source_length = sequence.extent
+        raise InvalidRequestError(
+            field,
+            f"`{field}` needs {num_bytes} bytes of cache ({num_rows} beams of {target_length} new "
+            f"tokens and {source_length} source tokens), but a lane has {budget.max_bytes} "
+            "(cache_bytes / lanes); lower `max_new_tokens` or `num_beams`, or shorten the source",
         )
 
 

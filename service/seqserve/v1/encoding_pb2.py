@@ -24,23 +24,24 @@ _sym_db = _symbol_database.Default()
 
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from seqserve.v1 import model_pb2 as seqserve_dot_v1_dot_model__pb2
+from seqserve.v1 import priority_pb2 as seqserve_dot_v1_dot_priority__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aseqserve/v1/encoding.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\"\x81\x01\n\x0c\x45mbedRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x42\x0c\n\n_normalize\"|\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"w\n\x0e\x45ncodingTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.Embedding\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference2Q\n\x0f\x45ncodingService\x12>\n\x05\x45mbed\x12\x19.seqserve.v1.EmbedRequest\x1a\x1a.seqserve.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aseqserve/v1/encoding.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\x1a\x1aseqserve/v1/priority.proto\"\xaa\x01\n\x0c\x45mbedRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.PriorityB\x0c\n\n_normalize\"|\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"w\n\x0e\x45ncodingTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.Embedding\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference2Q\n\x0f\x45ncodingService\x12>\n\x05\x45mbed\x12\x19.seqserve.v1.EmbedRequest\x1a\x1a.seqserve.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seqserve.v1.encoding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDREQUEST']._serialized_start=101
-  _globals['_EMBEDREQUEST']._serialized_end=230
-  _globals['_EMBEDDING']._serialized_start=232
-  _globals['_EMBEDDING']._serialized_end=356
-  _globals['_ENCODINGTIMING']._serialized_start=358
-  _globals['_ENCODINGTIMING']._serialized_end=477
-  _globals['_EMBEDRESPONSE']._serialized_start=479
-  _globals['_EMBEDRESPONSE']._serialized_end=582
-  _globals['_ENCODINGSERVICE']._serialized_start=584
-  _globals['_ENCODINGSERVICE']._serialized_end=665
+  _globals['_EMBEDREQUEST']._serialized_start=129
+  _globals['_EMBEDREQUEST']._serialized_end=299
+  _globals['_EMBEDDING']._serialized_start=301
+  _globals['_EMBEDDING']._serialized_end=425
+  _globals['_ENCODINGTIMING']._serialized_start=427
+  _globals['_ENCODINGTIMING']._serialized_end=546
+  _globals['_EMBEDRESPONSE']._serialized_start=548
+  _globals['_EMBEDRESPONSE']._serialized_end=651
+  _globals['_ENCODINGSERVICE']._serialized_start=653
+  _globals['_ENCODINGSERVICE']._serialized_end=734
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from seqserve.v1 import model_pb2 as _model_pb2
+from seqserve.v1 import priority_pb2 as _priority_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -33,6 +34,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model produced its end token."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The limit `max_new_tokens` was reached."""
+    FINISH_REASON_TIME: _FinishReason.ValueType  # 4
+    """The limit `max_time` was reached."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a hypothesis ended."""
@@ -43,6 +46,8 @@ FINISH_REASON_EOS: FinishReason.ValueType  # 1
 """The model produced its end token."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The limit `max_new_tokens` was reached."""
+FINISH_REASON_TIME: FinishReason.ValueType  # 4
+"""The limit `max_time` was reached."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -62,6 +67,7 @@ class GenerateOptions(_message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    MAX_TIME_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Limit of new target tokens, the end token included. At least 1; at most the model's
     `max_target_length`. A larger value is refused with INVALID_ARGUMENT, never lowered.
@@ -101,6 +107,15 @@ class GenerateOptions(_message.Message):
     """The token every target begins with, an id of the target vocabulary. It counts as a new token
     and scores 0. For models that are told the target language this way, set `target_language`.
     """
+    @_builtins.property
+    def max_time(self) -> _duration_pb2.Duration:
+        """Time after which decoding ends with what it has, counted from the arrival of the request. Above
+        0. Hypotheses cut short have the finish reason TIME; of beam search the best are returned, live
+        or finished, by their scores as they are: fewer than `num_return_sequences` if there are no
+        more, and one without tokens if the input's turn never came. Unset: no such limit; a deadline
+        that passes then gives DEADLINE_EXCEEDED and no result.
+        """
+
     def __init__(
         self,
         *,
@@ -115,10 +130,11 @@ class GenerateOptions(_message.Message):
         no_repeat_ngram_size: _builtins.int | None = ...,
         repetition_penalty: _builtins.float | None = ...,
         forced_bos_token_id: _builtins.int | None = ...,
+        max_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
@@ -254,6 +270,7 @@ class GenerateRequest(_message.Message):
     INPUTS_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
@@ -262,6 +279,8 @@ class GenerateRequest(_message.Message):
     """Whether sources that are longer than the model accepts are cut at their end. The reply then
     says how many tokens were cut. Default false: such a source is refused with INVALID_ARGUMENT.
     """
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateInput]:
         """The sources; at least one, at most the server's limit of inputs per request."""
@@ -278,10 +297,11 @@ class GenerateRequest(_message.Message):
         inputs: _abc.Iterable[Global___GenerateInput] | None = ...,
         options: Global___GenerateOptions | None = ...,
         truncate: _builtins.bool = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -385,7 +405,9 @@ class GenerateResult(_message.Message):
     """Source tokens cut because the source was too long; 0 unless `truncate` is set."""
     @_builtins.property
     def hypotheses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The hypotheses, best first; `num_return_sequences` of them."""
+        """The hypotheses, best first; `num_return_sequences` of them, unless `max_time` passed before
+        there were as many.
+        """
 
     @_builtins.property
     def timing(self) -> Global___GenerationTiming:
@@ -448,12 +470,15 @@ class GenerateStreamRequest(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
     """Version of the model; empty for the newest."""
     truncate: _builtins.bool
     """Whether a source that is longer than the model accepts is cut at its end. Default false."""
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
     @_builtins.property
     def input(self) -> Global___GenerateInput:
         """The source. Required."""
@@ -470,10 +495,11 @@ class GenerateStreamRequest(_message.Message):
         input: Global___GenerateInput | None = ...,
         options: Global___GenerateOptions | None = ...,
         truncate: _builtins.bool = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,148 @@
+"""Which waiting sequences start, and when: pure policy of encoder (and embedding) passes.
+
+What holds:
+
+* A batch starts with the sequence whose turn is next and takes others of its class, then of lower
+  ones, of the nearest length from a window behind it, as long as the padded cost stays within
+  ``max_batch_tokens``. So padding is small.
+* The next one is never passed over for want of rows or memory: others wait with it, so that it
+  waits for what runs and for nothing else.
+* Sequences start only if the cache, within its budget, has room for all that run to reach their
+  last token and their whole source. Nothing is evicted.
+* A pass beside running sequences takes at most ``max_stall_tokens`` (or one source). While rows
+  become free one at a time it is held back for an eighth of them, at most ``_MAX_HELD_STEPS``
+  decode steps: a pass for one sequence costs the others nearly as much as one for several.
+
+``tests/bench/admission_simulation.py`` has the numbers behind these constants.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Iterable
+
+from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent, CacheResize
+from seqserve.sequence import Sequence
+from seqserve.waiting_queue import WaitingQueue
+
+_WINDOW_FACTOR = 4
+"""Waiting sequences looked at for similar lengths, as a multiple of ``max_batch_size``."""
+_HELD_PART = 8
+"""A pass waits until one of so many rows is free."""
+_MAX_HELD_STEPS = 8
+"""Decode steps it waits at most."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class SchedulerLimits:
+    """How much may run at once."""
+
+    max_batch_size: int = 64
+    """Sequences in an encode or embed batch, and rows in the running batch."""
+    max_batch_tokens: int = 4096
+    """Source tokens of an encode or embed batch, padding included. A single longer sequence
+    still runs, alone."""
+    max_stall_tokens: int = 512
+    """The same while others are decoding, who stand still meanwhile."""
+    priority_ageing_seconds: float = 5.0
+    """After which a waiting sequence rises by one class."""
+
+
+class Intake:
+    """The waiting sequences of one model, and the cache granted to those that run."""
+
+    def __init__(self, limits: SchedulerLimits, budget: CacheBudget | None) -> None:
+        self.waiting = WaitingQueue(limits.priority_ageing_seconds)
+        self.extent = NOTHING
+        """What the cache was last told to be."""
+        self._limits = limits
+        self._budget = budget
+        self._num_held_steps = 0
+
+    def add(self, sequence: Sequence) -> None:
+        """Takes a new sequence.
+
+        Raises:
+            ValueError: It could never run (the servicer refuses such).
+        """
+        if sequence.num_rows > self._limits.max_batch_size:
+            raise ValueError(f"{sequence.num_rows} rows exceed {self._limits.max_batch_size}")
+        if self._budget is not None:
+            num_bytes = self._budget.bytes_for(sequence.extent)
+            if num_bytes > self._budget.max_bytes:
+                raise ValueError(f"{num_bytes} bytes exceed {self._budget.max_bytes}")
+        self.waiting.add(sequence)
+
+    def take(self, now: float, running: list[Sequence]) -> list[Sequence]:
+        """Removes the sequences of the next encode or embed batch from the queue."""
+        if not len(self.waiting):
+            return []
+        need = _need(running)
+        if self._is_held_back(need):
+            return []
+        limits = self._limits
+        turns = self.waiting.next_turns(now, _WINDOW_FACTOR * limits.max_batch_size)
+        length = turns[0].sequence.source_length
+        turns.sort(key=lambda turn: (-turn.priority, abs(turn.sequence.source_length - length)))
+        max_tokens = limits.max_batch_tokens
+        if running:
+            max_tokens = min(max_tokens, limits.max_stall_tokens)
+        taken: list[Sequence] = []
+        longest = 0
+        for _, sequence in turns:
+            grown = need.join(sequence.extent)
+            if not self._has_room(grown):
+                if not taken:
+                    return []
+                continue
+            longest = max(longest, sequence.source_length)
+            is_too_much = (len(taken) + 1) * longest > max_tokens
+            if taken and (is_too_much or len(taken) == limits.max_batch_size):
+                break
+            need = grown
+            taken.append(sequence)
+        self.waiting.take(taken)
+        self._num_held_steps = 0
+        return taken
+
+    def resize(self, running: list[Sequence], taken: list[Sequence]) -> CacheResize | None:
+        """Grants sequences that were taken what they need; None if the cache need not change."""
+        if self._budget is None:
+            return None
+        extent = self._budget.grant(_need([*running, *taken]), self.extent)
+        assert extent is not None
+        if extent == self.extent:
+            return None
+        self.extent = extent
+        return CacheResize(extent, _join(map(valid_extent, running)))
+
+    def _is_held_back(self, need: CacheExtent) -> bool:
+        """Whether an encoder pass should wait for more free rows."""
+        num_rows = self._limits.max_batch_size
+        if self._budget is not None:
+            num_rows = min(num_rows, self.extent.num_rows)
+        num_wanted = min(num_rows // _HELD_PART, len(self.waiting))
+        is_enough = num_rows - need.num_rows >= num_wanted
+        if not need.num_rows or is_enough or self._num_held_steps == _MAX_HELD_STEPS:
+            return False
+        self._num_held_steps += 1
+        return True
+
+    def _has_room(self, need: CacheExtent) -> bool:
+        if need.num_rows > self._limits.max_batch_size:
+            return False
+        return self._budget is None or self._budget.grant(need, self.extent) is not None
+
+
+def valid_extent(sequence: Sequence) -> CacheExtent:
+    """The part of the cache that a running sequence has filled."""
+    assert sequence.search is not None
+    return CacheExtent(sequence.num_rows, sequence.search.target_length, sequence.source_length)
+
+
+def _join(extents: Iterable[CacheExtent]) -> CacheExtent:
+    return functools.reduce(CacheExtent.join, extents, NOTHING)
+
+
+def _need(sequences: Iterable[Sequence]) -> CacheExtent:
+    """What sequences need next to each other to reach their last token."""
+    return _join(sequence.extent for sequence in sequences)

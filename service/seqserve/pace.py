@@ -1,0 +1,54 @@
+"""How fast a model has been lately: the least time that work can be expected to take.
+
+Deadlines that cannot be met are refused by it, so it errs on the fast side: of the latest
+measurements the fastest counts, and old ones are forgotten. Else a machine that stood still for a
+moment would refuse everything and never learn better.
+"""
+
+from collections import deque
+from typing import NamedTuple
+
+from seqserve.sequence import Batch
+
+_NUM_KEPT = 16
+"""Latest steps of each phase that count."""
+_MAX_AGE_SECONDS = 10.0
+_LEAST_TOKENS = 128
+"""Of an encoder pass: what smaller ones take is mostly not for their tokens."""
+
+
+class Estimate(NamedTuple):
+    """The least seconds that steps take; 0 when nobody knows."""
+
+    token_seconds: float = 0.0
+    """An encoder pass, for each source token."""
+    step_seconds: float = 0.0
+    """A decode step."""
+
+
+UNKNOWN = Estimate()
+
+
+class Pace:
+    """The latest measurements of one model."""
+
+    def __init__(self) -> None:
+        self._tokens: deque[tuple[float, float]] = deque(maxlen=_NUM_KEPT)
+        self._steps: deque[tuple[float, float]] = deque(maxlen=_NUM_KEPT)
+
+    def observe(self, batch: Batch, seconds: float, now: float) -> None:
+        """Takes in how long a batch took."""
+        if batch.phase == "decode":
+            self._steps.append((now, seconds))
+        elif batch.padded_tokens >= _LEAST_TOKENS:
+            self._tokens.append((now, seconds / batch.padded_tokens))
+
+    def estimate(self, now: float) -> Estimate:
+        """What the measurements say."""
+        return Estimate(_fastest(self._tokens, now), _fastest(self._steps, now))
+
+
+def _fastest(measurements: deque[tuple[float, float]], now: float) -> float:
+    while measurements and measurements[0][0] < now - _MAX_AGE_SECONDS:
+        measurements.popleft()
+    return min((seconds for _, seconds in measurements), default=0.0)
