@@ -93,5 +93,9 @@ def _make_record(source: GenerationSource) -> GenerationRecord:
         forced_bos_token_id=generation.forced_bos_token_id,
         forced_eos_token_id=generation.forced_eos_token_id,
         suppressed_tokens=generation.suppressed_tokens,
+        do_sample=generation.do_sample,
+        temperature=generation.temperature,
+        top_k=generation.top_k,
+        top_p=generation.top_p,
         languages=source.languages,
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
+from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState
 
 
@@ -31,43 +32,67 @@ def choose(
         logits: [B, V], float32.
 
     Returns:
-        For each sequence its candidates, best first: one for greedy search, 2K for K beams. Or an
-        EngineError, if the logits of the sequence are not finite, or an InvalidRequestError, if
-        its options bar every token.
+        For each sequence its candidates: 2K for K beams, best first; otherwise one for each live
+        hypothesis. Or an EngineError, if the logits of the sequence are not finite, or an
+        InvalidRequestError, if its options bar every token.
     """
-    is_any_greedy = any(search.num_rows == 1 for search, _ in searches)
+    is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
     return [
         _choose_beams(search, logits[rows])
-        if search.num_rows > 1
-        else _choose_greedy(search, logits[rows[0]], best_tokens[rows[0]])
+        if search.options.num_beams > 1
+        else _choose_independently(search, rows, logits, best_tokens)
         for search, rows in searches
     ]
 
 
-def _choose_greedy(
-    search: SearchState, logits: NDArray[np.float32], token: int
+def _choose_independently(
+    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
 ) -> list[Candidate] | Exception:
+    candidates: list[Candidate] = []
+    for index, row in enumerate(rows):
+        candidate = _choose_one(search, index, logits[row], best_tokens[row])
+        if isinstance(candidate, Exception):
+            return candidate
+        candidates.append(candidate)
+    return candidates
+
+
+def _choose_one(
+    search: SearchState, index: int, logits: NDArray[np.float32], token: int
+) -> Candidate | Exception:
+    """Continues one live hypothesis, by the best token or by a drawn one.
+
+    Args:
+        search: All hypotheses of the sequence.
+        index: Of the live hypothesis.
+        logits: Its own, [V].
+        token: The best, as far as the model is concerned.
+    """
     # argmax returns the first NaN of a row if there is one, so one look at the winner is enough.
     if not np.isfinite(logits[token]):
         return _not_finite()
-    rules = search.rules
+    options, rules, score = search.options, search.rules, search.scores[index]
+    target = search.targets()[index]
+    ruled = logits
     if rules.is_active:
-        target = search.targets()[0]
         if (forced := rules.forced_token(target)) is not None:
-            return [Candidate(0, forced, search.scores[0], 0.0)]
+            return Candidate(index, forced, score, 0.0)
         # The rules seldom bar the winner; only then the row is copied and searched again.
-        if rules.is_penalizing or token in rules.barred_tokens(target):
+        if options.do_sample or rules.is_penalizing or token in rules.barred_tokens(target):
             ruled = logits.copy()
             rules.apply(ruled, target)
             token = int(ruled.argmax())
             if not np.isfinite(ruled[token]):
                 return _nothing_left()
-    if not search.options.needs_log_probabilities:
-        return [Candidate(0, token, 0.0, 0.0)]
+    if options.do_sample:
+        number = draw_number(options.seed, search.hypothesis_indices[index], len(target))
+        token = draw_token(ruled, options, number)
+    if not options.needs_log_probabilities:
+        return Candidate(index, token, 0.0, 0.0)
     log_probability = float(log_softmax(logits[None])[0, token])
-    return [Candidate(0, token, search.scores[0] + log_probability, log_probability)]
+    return Candidate(index, token, score + log_probability, log_probability)
 
 
 def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Candidate] | Exception:

@@ -35,6 +35,11 @@ _DECODING_OPTIONS = (
     click.option("--no-repeat-ngram-size", type=int, help="Size of n-grams never repeated."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
     click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
+    click.option("--do-sample/--no-do-sample", default=None, help="Draw tokens at random."),
+    click.option("--temperature", type=float, help="Above 1 makes rare tokens more likely."),
+    click.option("--top-k", type=int, help="Draw among this many tokens; 0 is off."),
+    click.option("--top-p", type=float, help="Draw among tokens of this probability; 1 is off."),
+    click.option("--seed", type=int, help="Draw the same again; by default the server's choice."),
 )
 
 
@@ -49,6 +54,12 @@ def _note_truncation(number: int, count: int) -> None:
     """Says on standard error that an input was cut."""
     if count:
         click.echo(f"note: {count} tokens of input {number} were cut", err=True)
+
+
+def _note_seed(number: int, generation: Generation, options: GenerateOptions) -> None:
+    """Says on standard error how to draw the same again."""
+    if generation.seed is not None and "seed" not in options:
+        click.echo(f"note: input {number} was drawn with --seed {generation.seed}", err=True)
 
 
 @click.command()
@@ -73,6 +84,7 @@ def generate(
     """Generates a target from each INPUT (default: lines of standard input).
 
     Prints one hypothesis a line: the text alone, or with --scores the score, a tab and the text.
+    Says on standard error with which seed the server drew, unless --seed chose it.
     """
     options = GenerateOptions(
         **{name: value for name, value in decoding.items() if value is not None}  # type: ignore[typeddict-item]
@@ -97,6 +109,7 @@ def generate(
                 )
                 _print_stream(pieces, as_json=call.as_json)
                 _note_truncation(number, pieces.result.truncated_token_count)
+                _note_seed(number, pieces.result, options)
             return
         generations = client.generate(
             texts,
@@ -110,6 +123,7 @@ def generate(
     for number, (text, generation) in enumerate(zip(texts, generations, strict=True), 1):
         _print_generation(text, generation, scores=scores, as_json=call.as_json)
         _note_truncation(number, generation.truncated_token_count)
+        _note_seed(number, generation, options)
 
 
 def _print_stream(stream: GenerationStream, *, as_json: bool) -> None:

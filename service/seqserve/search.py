@@ -9,6 +9,7 @@ candidates a step, of which the best K may finish; a finished hypothesis scores
 
 import math
 
+from seqserve.independent_search import IndependentSearch
 from seqserve.rules import TokenRules
 from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
 
@@ -20,12 +21,17 @@ def make_search(
     options: GenerateOptions, *, decoder_start_token_id: int, eos_token_id: int
 ) -> SearchState:
     """Makes the state that the options ask for."""
-    kind = GreedySearch if options.num_beams == 1 else BeamSearch
-    return kind(options, decoder_start_token_id, eos_token_id)
+    if options.num_beams > 1:
+        return BeamSearch(options, decoder_start_token_id, eos_token_id)
+    parts = [
+        GreedySearch(options, decoder_start_token_id, eos_token_id)
+        for _ in range(options.num_return_sequences)
+    ]
+    return parts[0] if len(parts) == 1 else IndependentSearch(options, parts[0].rules, parts)
 
 
 class GreedySearch:
-    """One hypothesis, continued by its most probable token."""
+    """One hypothesis, continued by its most probable token or by a drawn one."""
 
     def __init__(
         self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
@@ -59,6 +65,11 @@ class GreedySearch:
         """Sum of log-probabilities, [1]."""
         return [self._score]
 
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """The first and only one, [1]."""
+        return [0]
+
     def next_inputs(self) -> list[int]:
         """The newest token, or the start token, [1]."""
         return [self._tokens[-1] if self._tokens else self._start]
@@ -80,7 +91,7 @@ class GreedySearch:
         return [0]
 
     def decided_tokens(self) -> list[int]:
-        """All tokens: greedy search never takes one back."""
+        """All tokens: none is ever taken back."""
         return self._tokens
 
     def hypotheses(self) -> list[Hypothesis]:
@@ -152,6 +163,11 @@ class BeamSearch:
     def scores(self) -> list[float]:
         """Sum of log-probabilities of each live hypothesis, [K]."""
         return [beam.score for beam in self._live]
+
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """In the order of the beams, [K]."""
+        return list(range(self.num_rows))
 
     def next_inputs(self) -> list[int]:
         """The newest token of each live hypothesis, [K]."""

@@ -32,7 +32,7 @@ class GenerateOptions:
     num_beams: int = 1
     """1 is greedy search."""
     num_return_sequences: int = 1
-    """At most ``num_beams``."""
+    """At most ``num_beams``, unless hypotheses are drawn."""
     length_penalty: float = 1.0
     """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``."""
     early_stopping: bool = False
@@ -49,12 +49,22 @@ class GenerateOptions:
     """What a target that reaches ``max_new_tokens`` ends with."""
     suppressed_tokens: tuple[int, ...] = ()
     """Never generated, unless forced."""
+    do_sample: bool = False
+    """Tokens are drawn by their probabilities; with one beam only."""
+    temperature: float = 1.0
+    """Divides scores before sampling; 1 is off."""
+    top_k: int = 0
+    """Sampling considers this many of the most probable tokens; 0 is off."""
+    top_p: float = 1.0
+    """Sampling considers the tokens that make up this much of the probability; 1 is off."""
+    seed: int = 0
+    """Where the random numbers of sampling come from."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
 
     @property
     def needs_log_probabilities(self) -> bool:
-        """Whether the step must normalise logits; greedy search alone can do without."""
+        """Whether the step must normalise logits; with one beam it can do without."""
         return self.num_beams > 1 or self.return_scores or self.return_token_log_probabilities
 
 
@@ -77,7 +87,7 @@ class Hypothesis:
     tokens: tuple[int, ...]
     """Without the start token; with the end token if it was produced."""
     score: float | None
-    """None when greedy search was not asked for it."""
+    """None when one beam was not asked for it."""
     log_probabilities: tuple[float, ...] | None
     """Of each token; None when not asked for."""
     finish_reason: FinishReason
@@ -104,7 +114,7 @@ class TokenRules(Protocol):
 
 
 class SearchState(Protocol):
-    """The hypotheses of one sequence; ``search`` implements it for greedy and beam search."""
+    """The hypotheses of one sequence; ``search`` makes one of several kinds."""
 
     options: GenerateOptions
 
@@ -127,6 +137,10 @@ class SearchState(Protocol):
     @property
     def scores(self) -> list[float]:
         """Sum of log-probabilities of each live hypothesis, [K]."""
+
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """Which of the hypotheses of the sequence each row holds, [K]."""
 
     def next_inputs(self) -> list[int]:
         """The token each live hypothesis feeds to the next step, [K]."""

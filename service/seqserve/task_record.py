@@ -108,6 +108,10 @@ class GenerationRecord(Record):
     forced_eos_token_id: TokenId | None = None
     suppressed_tokens: Annotated[tuple[TokenId, ...], pydantic.Field(strict=False)] = ()
     """Never generated, unless forced."""
+    do_sample: bool = False
+    temperature: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    top_k: Annotated[int, pydantic.Field(ge=0)] = 0
+    top_p: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     languages: LanguageRecord | None = None
     """None for models that are not told languages."""
 
@@ -117,6 +121,8 @@ class GenerationRecord(Record):
             raise ValueError("max_new_tokens exceeds max_target_length")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError("min_new_tokens exceeds max_new_tokens")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("do_sample and several beams exclude each other")
         token_ids = {
             name: getattr(self, name)
             for name in (

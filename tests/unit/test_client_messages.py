@@ -29,6 +29,11 @@ ALL_OPTIONS = GenerateOptions(
     no_repeat_ngram_size=3,
     repetition_penalty=1.5,
     forced_bos_token_id=0,
+    do_sample=False,
+    temperature=0.5,
+    top_k=0,
+    top_p=0.75,
+    seed=0,
     return_scores=True,
     return_token_log_probabilities=False,
 )
@@ -159,6 +164,15 @@ def test_hypotheses_are_complete() -> None:
     assert (generation.source_token_count, generation.truncated_token_count) == (9, 4)
 
 
+def test_seed_is_that_of_drawn_hypotheses() -> None:
+    """Zero is a seed; None says that nothing was drawn."""
+    seeds = [
+        messages.to_generation(generation_pb2.GenerateResult(seed=seed)).seed
+        for seed in (None, 0, 2**63 - 1)
+    ]
+    assert seeds == [None, 0, 2**63 - 1]
+
+
 def test_times_are_in_seconds() -> None:
     """Whole seconds and nanoseconds add up; what is unset is 0."""
     timing = generation_pb2.GenerationTiming(
@@ -224,6 +238,9 @@ def test_model_has_the_settings_of_its_task() -> None:
             max_target_length=6,
             max_num_beams=4,
             forced_eos_token_id=0,
+            do_sample=True,
+            top_k=5,
+            top_p=0.5,
             target_languages=["de", "en"],
         ),
     )
@@ -254,6 +271,10 @@ def test_model_has_the_settings_of_its_task() -> None:
             forced_bos_token_id=None,
             forced_eos_token_id=0,
             suppressed_token_ids=(),
+            do_sample=True,
+            temperature=0.0,
+            top_k=5,
+            top_p=0.5,
             max_target_length=6,
             max_num_beams=4,
             target_vocabulary_size=0,

@@ -384,3 +384,24 @@ def test_tokenize_prints_json(server: FakeServer) -> None:
         "is_special": False,
     }
     assert (second["input"], len(second["tokens"])) == ("c", 1)
+
+
+def test_sampling_options_are_sent_and_the_seed_is_told(server: FakeServer) -> None:
+    """The server's choice on standard error, so that the same can be drawn again."""
+    flags = ["--do-sample", "--temperature", "0.5", "--top-k", "4", "--top-p", "0.75"]
+    for more in ([], ["--stream"]):
+        result = run(server, "generate", "a", *flags, *more)
+        assert result.stderr == "note: input 1 was drawn with --seed 99\n"
+        assert not run(server, "generate", "a", *flags, *more, "--seed", "7").stderr
+    assert not run(server, "generate", "a", "--no-do-sample").stderr
+    sent = [
+        {one.name: value for one, value in each.options.ListFields()} for each in server.requests
+    ]
+    values = {"do_sample": True, "temperature": 0.5, "top_k": 4, "top_p": 0.75}
+    assert sent == [
+        values,
+        values | {"seed": 7},
+        values,
+        values | {"seed": 7},
+        {"do_sample": False},
+    ]

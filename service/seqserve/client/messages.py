@@ -34,6 +34,11 @@ class GenerateOptions(TypedDict, total=False):
     no_repeat_ngram_size: int
     repetition_penalty: float
     forced_bos_token_id: int
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
     return_scores: bool
     return_token_log_probabilities: bool
 
@@ -160,6 +165,7 @@ def to_generation(message: generation_pb2.GenerateResult) -> Generation:
             _seconds(timing.encode_duration),
             _seconds(timing.decode_duration),
         ),
+        seed=message.seed if message.HasField("seed") else None,
     )
 
 
@@ -245,6 +251,10 @@ def _generation(message: model_pb2.GenerationSettings) -> GenerationSettings:
         forced_bos_token_id=message.forced_bos_token_id if has_bos else None,
         forced_eos_token_id=message.forced_eos_token_id if has_eos else None,
         suppressed_token_ids=tuple(message.suppressed_token_ids),
+        do_sample=message.do_sample,
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
         max_target_length=message.max_target_length,
         max_num_beams=message.max_num_beams,
         target_vocabulary_size=message.target_vocabulary_size,

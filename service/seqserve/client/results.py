@@ -25,7 +25,7 @@ class Hypothesis:
     token_ids: tuple[int, ...]
     """With the end token if it was produced."""
     score: float | None
-    """None when greedy search was not asked for it."""
+    """None when one beam was not asked for it."""
     token_log_probabilities: tuple[float, ...]
     """Empty when not asked for."""
     finish_reason: Literal["eos", "length"]
@@ -36,15 +36,17 @@ class Generation:
     """What was generated from one input."""
 
     hypotheses: tuple[Hypothesis, ...]
-    """Best first."""
+    """Best first; drawn ones in the order of drawing."""
     source_token_count: int
     truncated_token_count: int
     """Source tokens that were cut; 0 unless ``truncate`` was set."""
     timing: Timing
+    seed: int | None
+    """With which hypotheses were drawn; None if they were not."""
 
     @property
     def text(self) -> str:
-        """The text of the best hypothesis."""
+        """The text of the first hypothesis."""
         return self.hypotheses[0].text
 
 
@@ -94,6 +96,10 @@ class GenerationSettings:
     forced_bos_token_id: int | None
     forced_eos_token_id: int | None
     suppressed_token_ids: tuple[int, ...]
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
     max_target_length: int
     """Largest ``max_new_tokens``."""
     max_num_beams: int

@@ -63,8 +63,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
-                _result(model, answer, source)
-                for answer, (_, source) in zip(answers, prepared, strict=True)
+                _result(model, answer, source, sequence)
+                for answer, (sequence, source) in zip(answers, prepared, strict=True)
             ],
             model=_reference(model),
         )
@@ -104,11 +104,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.put_nowait(None))
-                await self._write(model, source, arrivals, future, context)
+                await self._write(model, sequence, source, arrivals, future, context)
 
     async def _write(
         self,
         model: ServedModel,
+        sequence: Sequence,
         source: Source,
         arrivals: asyncio.Queue[list[int] | None],
         future: asyncio.Future[Answer],
@@ -127,7 +128,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
             reference = None
             tokens = await arrivals.get()
-        result = _result(model, await future, source)
+        result = _result(model, await future, source, sequence)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
@@ -238,8 +239,12 @@ def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb2.GenerateResult:
+def _result(
+    model: ServedModel, answer: Answer, source: Source, sequence: Sequence
+) -> generation_pb2.GenerateResult:
     assert isinstance(answer, Generation)
+    assert sequence.search is not None
+    options = sequence.search.options
     model.metrics.observe_answer(
         answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)
     )
@@ -253,6 +258,7 @@ def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb
             encode_duration=to_duration(timing.encode_seconds),
             decode_duration=to_duration(timing.decode_seconds),
         ),
+        seed=options.seed if options.do_sample else None,
     )
 
 

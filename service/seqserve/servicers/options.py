@@ -1,6 +1,7 @@
 """Decoding options: what a request says, over what the model defaults to, within the limits."""
 
 import math
+import secrets
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
@@ -9,6 +10,9 @@ from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
 _BEAM_ONLY = ("length_penalty", "early_stopping")
+_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
+_MAX_INT32 = 2**31 - 1
+_MAX_INT64 = 2**63 - 1
 
 
 def resolve_options(
@@ -36,10 +40,18 @@ def resolve_options(
     max_new_tokens = checks.integer(
         "max_new_tokens", record.max_new_tokens, 1, record.max_target_length
     )
+    do_sample = bool(values.get("do_sample", record.do_sample))
+    if do_sample and num_beams > 1:
+        raise InvalidRequestError(
+            paths.get("do_sample", paths.get("num_beams", "options")),
+            f"`do_sample` must not be set with beams, but `num_beams` is {num_beams}; set "
+            "`num_beams` to 1, or `do_sample` to false",
+        )
+    max_hypotheses = config.max_num_beams if do_sample else num_beams
     options = GenerateOptions(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
-        num_return_sequences=checks.integer("num_return_sequences", 1, 1, num_beams),
+        num_return_sequences=checks.integer("num_return_sequences", 1, 1, max_hypotheses),
         length_penalty=checks.finite("length_penalty", record.length_penalty),
         early_stopping=bool(values.get("early_stopping", record.early_stopping)),
         # A default beyond the request's own limit bars the end token up to that limit.
@@ -55,6 +67,11 @@ def resolve_options(
         ),
         forced_eos_token_id=record.forced_eos_token_id,
         suppressed_tokens=record.suppressed_tokens,
+        do_sample=do_sample,
+        temperature=checks.positive("temperature", record.temperature),
+        top_k=checks.integer("top_k", record.top_k, 0, _MAX_INT32),
+        top_p=checks.probability("top_p", record.top_p),
+        seed=checks.integer("seed", secrets.randbits(63) if do_sample else 0, 0, _MAX_INT64),
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
     )
@@ -64,6 +81,12 @@ def resolve_options(
                 paths[name],
                 f"`{name}` has an effect on beam search only; leave it unset or set `num_beams` "
                 "above 1",
+            )
+    for name in _SAMPLING_ONLY:
+        if name in values and not do_sample:
+            raise InvalidRequestError(
+                paths[name],
+                f"`{name}` has an effect on sampling only; leave it unset or set `do_sample`",
             )
     return options
 
@@ -97,6 +120,12 @@ class _Checks:
         value = self.finite(name, default)
         if value <= 0:
             raise self._refusal(name, f"must be above 0, but is {value}")
+        return value
+
+    def probability(self, name: str, default: float) -> float:
+        value = self.positive(name, default)
+        if value > 1:
+            raise self._refusal(name, f"must be at most 1, but is {value}")
         return value
 
     def token(self, name: str, default: int | None, vocabulary_size: int) -> int | None:

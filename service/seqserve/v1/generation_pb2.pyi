@@ -62,6 +62,11 @@ class GenerateOptions(_message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    DO_SAMPLE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Limit of new target tokens, the end token included. At least 1; at most the model's
     `max_target_length`. A larger value is refused with INVALID_ARGUMENT, never lowered.
@@ -69,7 +74,10 @@ class GenerateOptions(_message.Message):
     num_beams: _builtins.int
     """Number of beams; 1 is greedy search. At least 1; at most the server's limit of beams."""
     num_return_sequences: _builtins.int
-    """Number of hypotheses to return, best first. At least 1; at most `num_beams`. Default 1."""
+    """Number of hypotheses to return. At least 1. With beams: the best, best first; at most
+    `num_beams`. With `do_sample`: drawn independently, in the order of drawing; at most the
+    server's limit of beams. Default 1.
+    """
     length_penalty: _builtins.float
     """Exponent of the length in the score of a finished hypothesis,
     `sum of log-probabilities / length ** length_penalty`. Must be finite. Above 0 favours longer
@@ -81,7 +89,7 @@ class GenerateOptions(_message.Message):
     """
     return_scores: _builtins.bool
     """Whether hypotheses carry a score. Beam search computes it anyhow and always returns it; for
-    greedy search it costs a pass over the vocabulary at each step. Default false.
+    greedy search and sampling it costs a pass over the vocabulary at each step. Default false.
     """
     return_token_log_probabilities: _builtins.bool
     """Whether hypotheses carry the log-probability of each token. Default false."""
@@ -101,6 +109,29 @@ class GenerateOptions(_message.Message):
     """The token every target begins with, an id of the target vocabulary. It counts as a new token
     and scores 0. For models that are told the target language this way, set `target_language`.
     """
+    do_sample: _builtins.bool
+    """Whether tokens are drawn at random by their probabilities, instead of taking the most probable
+    one. What the other options bar or make less likely is considered first, then `temperature`,
+    `top_k` and `top_p`, in this order. Needs `num_beams` 1.
+    """
+    temperature: _builtins.float
+    """Divides the scores before sampling. Above 0; above 1 makes rare tokens more likely, below 1
+    less, 1 is off. Sampling only.
+    """
+    top_k: _builtins.int
+    """Sampling considers this many of the most probable tokens, and those as probable as the last of
+    them. At least 0, which is off. Sampling only.
+    """
+    top_p: _builtins.float
+    """Sampling considers the most probable tokens, as many as it takes for their probabilities to sum
+    up to this. Above 0; at most 1, which is off. Sampling only.
+    """
+    seed: _builtins.int
+    """Where random numbers come from: with the same seed, source and options the same targets are
+    drawn, whatever else the server computes. Each number depends on the seed, which hypothesis it
+    is and the position in the target, and on nothing else. At least 0. Unset: the server draws
+    one, and reports it in the result. Sampling only.
+    """
     def __init__(
         self,
         *,
@@ -115,11 +146,18 @@ class GenerateOptions(_message.Message):
         no_repeat_ngram_size: _builtins.int | None = ...,
         repetition_penalty: _builtins.float | None = ...,
         forced_bos_token_id: _builtins.int | None = ...,
+        do_sample: _builtins.bool | None = ...,
+        temperature: _builtins.float | None = ...,
+        top_k: _builtins.int | None = ...,
+        top_p: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__do_sample: _TypeAlias = _typing.Literal["do_sample"]  # noqa: Y015
+    _WhichOneofArgType__do_sample: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample"]  # noqa: Y015
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
@@ -142,6 +180,16 @@ class GenerateOptions(_message.Message):
     _WhichOneofArgType__return_scores: _TypeAlias = _typing.Literal["_return_scores", b"_return_scores"]  # noqa: Y015
     _WhichOneofReturnType__return_token_log_probabilities: _TypeAlias = _typing.Literal["return_token_log_probabilities"]  # noqa: Y015
     _WhichOneofArgType__return_token_log_probabilities: _TypeAlias = _typing.Literal["_return_token_log_probabilities", b"_return_token_log_probabilities"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__do_sample) -> _WhichOneofReturnType__do_sample | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
@@ -164,6 +212,14 @@ class GenerateOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_scores) -> _WhichOneofReturnType__return_scores | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_token_log_probabilities) -> _WhichOneofReturnType__return_token_log_probabilities | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___GenerateOptions: _TypeAlias = GenerateOptions  # noqa: Y015
 
@@ -301,8 +357,8 @@ class Hypothesis(_message.Message):
     text: _builtins.str
     """The text, special tokens removed."""
     score: _builtins.float
-    """Sum of log-probabilities over `length ** length_penalty`; for greedy search, the plain sum.
-    Set for beam search, and otherwise when `return_scores` asks for it.
+    """Sum of log-probabilities over `length ** length_penalty`; for greedy search and sampling, the
+    plain sum. Set for beam search, and otherwise when `return_scores` asks for it.
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the hypothesis ended."""
@@ -312,7 +368,10 @@ class Hypothesis(_message.Message):
 
     @_builtins.property
     def token_log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Log-probability of each token of `token_ids`, when asked for."""
+        """Log-probability of each token of `token_ids`, when asked for. For greedy search and sampling it
+        is the model's own: penalties, temperature, `top_k` and `top_p` decide which token comes, not
+        what it scores.
+        """
 
     def __init__(
         self,
@@ -379,13 +438,16 @@ class GenerateResult(_message.Message):
     SOURCE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     source_token_count: _builtins.int
     """Source tokens the model read, special tokens included."""
     truncated_token_count: _builtins.int
     """Source tokens cut because the source was too long; 0 unless `truncate` is set."""
+    seed: _builtins.int
+    """The seed that was used, if the hypotheses were drawn: that of the options, or the server's."""
     @_builtins.property
     def hypotheses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The hypotheses, best first; `num_return_sequences` of them."""
+        """The hypotheses, `num_return_sequences` of them: best first, or in the order of drawing."""
 
     @_builtins.property
     def timing(self) -> Global___GenerationTiming:
@@ -398,12 +460,15 @@ class GenerateResult(_message.Message):
         source_token_count: _builtins.int = ...,
         truncated_token_count: _builtins.int = ...,
         timing: Global___GenerationTiming | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hypotheses", b"hypotheses", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "hypotheses", b"hypotheses", "seed", b"seed", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___GenerateResult: _TypeAlias = GenerateResult  # noqa: Y015
 
