@@ -86,6 +86,9 @@ def read_generation_config(
         forced_bos_token_id=_only_or_none(config.forced_bos_token_id, "forced_bos_token_id"),
         forced_eos_token_id=_only_or_none(config.forced_eos_token_id, "forced_eos_token_id"),
         suppressed_tokens=_read_suppressed(config),
+        suppressed_sequences=tuple(
+            tuple(words) for words in config.bad_words_ids or [] if len(words) > 1
+        ),
         do_sample=bool(config.do_sample),
         temperature=_read_positive(config, "temperature"),
         top_k=_read_top_k(config),
@@ -116,9 +119,6 @@ def _check_supported(config: Any) -> None:
         problems.append(f'"early_stopping": {config.early_stopping!r}')
     if config.do_sample and (config.num_beams or 1) > 1:
         problems.append(f'"do_sample": True with "num_beams": {config.num_beams}')
-    problems += [
-        f'"bad_words_ids" with {words}' for words in config.bad_words_ids or [] if len(words) != 1
-    ]
     if problems:
         raise UnsupportedError(
             f"the decoding defaults ask for what is not supported: {', '.join(problems)}; remove "
@@ -153,7 +153,8 @@ def _read_top_k(config: Any) -> int:
 
 def _read_suppressed(config: Any) -> tuple[int, ...]:
     # To transformers the end token is never a bad word.
-    bad_words = {token for (token,) in config.bad_words_ids or []} - {config.eos_token_id}
+    single = [words[0] for words in config.bad_words_ids or [] if len(words) == 1]
+    bad_words = set(single) - {config.eos_token_id}
     return tuple(sorted(bad_words | set(config.suppress_tokens or [])))
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
 from seqserve.sampling import draw_number, draw_token
-from seqserve.sequence import Candidate, SearchState
+from seqserve.sequence import Candidate, SearchState, TokenLogProbability
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -32,19 +32,74 @@ def choose(
         logits: [B, V], float32.
 
     Returns:
-        For each sequence its candidates: 2K for K beams, best first; otherwise one for each live
-        hypothesis. Or an EngineError, if the logits of the sequence are not finite, or an
-        InvalidRequestError, if its options bar every token.
+        For each sequence its candidates: 2K for K beams, best first; otherwise, and within a
+        prefix, one for each live hypothesis. Or an EngineError, if the logits of the sequence are
+        not finite, or an InvalidRequestError, if its options bar every token.
     """
     is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
-    return [
-        _choose_beams(search, logits[rows])
-        if search.options.num_beams > 1
-        else _choose_independently(search, rows, logits, best_tokens)
-        for search, rows in searches
-    ]
+    return [_choose_for(search, rows, logits, best_tokens) for search, rows in searches]
+
+
+def _choose_for(
+    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
+) -> list[Candidate] | Exception:
+    """The candidates of one sequence."""
+    options, position = search.options, search.target_length
+    if position < len(options.target_prefix):
+        token = options.target_prefix[position]
+        return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
+    if options.num_beams > 1:
+        outcome = _choose_beams(search, logits[rows])
+    elif options.return_alternatives and position == options.num_fixed_tokens:
+        outcome = _choose_alternatives(search, logits[rows[0]])
+    else:
+        outcome = _choose_independently(search, rows, logits, best_tokens)
+    if isinstance(outcome, Exception) or not options.top_log_probability_count:
+        return outcome
+    tops = _find_top(logits[rows], options.top_log_probability_count)
+    return [candidate._replace(top=tops[candidate.parent]) for candidate in outcome]
+
+
+def _find_top(logits: NDArray[np.float32], count: int) -> list[tuple[TokenLogProbability, ...]]:
+    """The most probable tokens of each row of logits [K, V], best first."""
+    tops = []
+    for row in log_softmax(logits):
+        best = _best(row, count)
+        tops.append(tuple(map(TokenLogProbability, best.tolist(), row[best].tolist())))
+    return tops
+
+
+def _best(scores: NDArray[np.float32], count: int) -> NDArray[np.int64]:
+    """Indices of the highest scores [V], best first; of equals the lower index comes first."""
+    count = min(count, scores.size)
+    threshold = np.partition(scores, scores.size - count)[scores.size - count]
+    best = np.flatnonzero(scores >= threshold)
+    return best[np.argsort(-scores[best], kind="stable")][:count]
+
+
+def _choose_alternatives(
+    search: SearchState, logits: NDArray[np.float32]
+) -> list[Candidate] | Exception:
+    """Begins each hypothesis with another token. All are equal so far: one row [V] is enough."""
+    if not np.isfinite(logits.max()):
+        return _not_finite()
+    options, rules, target = search.options, search.rules, search.targets()[0]
+    if (forced := rules.forced_token(target)) is not None:
+        return [Candidate(index, forced, 0.0, 0.0) for index in range(search.num_rows)]
+    ruled = logits.copy()
+    rules.apply(ruled, target)
+    tokens = _best(ruled, search.num_rows)
+    tokens = tokens[np.isfinite(ruled[tokens])]
+    if not tokens.size:
+        return _nothing_left()
+    log_probabilities = log_softmax(logits[None])[0, tokens]
+    is_likely = np.exp(log_probabilities.astype(np.float64)) >= options.min_alternative_probability
+    is_likely[0] = True
+    scores = log_probabilities if options.needs_log_probabilities else np.zeros(tokens.size)
+    pairs = zip(tokens[is_likely].tolist(), scores[is_likely].tolist(), strict=True)
+    return [Candidate(index, token, score, score) for index, (token, score) in enumerate(pairs)]
 
 
 def _choose_independently(

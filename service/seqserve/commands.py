@@ -40,6 +40,32 @@ _DECODING_OPTIONS = (
     click.option("--top-k", type=int, help="Draw among this many tokens; 0 is off."),
     click.option("--top-p", type=float, help="Draw among tokens of this probability; 1 is off."),
     click.option("--seed", type=int, help="Draw the same again; by default the server's choice."),
+    click.option(
+        "--suppressed-token-id",
+        "suppressed_token_ids",
+        type=int,
+        multiple=True,
+        help="Token never generated; may be given several times.",
+    ),
+    click.option(
+        "--suppressed-sequence",
+        "suppressed_sequences",
+        multiple=True,
+        help="Text never generated; may be given several times.",
+    ),
+    click.option(
+        "--top-log-probability-count",
+        type=int,
+        help="Most probable tokens to print at each position, with --json.",
+    ),
+    click.option(
+        "--return-alternatives/--no-return-alternatives",
+        default=None,
+        help="Begin each hypothesis with another token.",
+    ),
+    click.option(
+        "--min-alternative-probability", type=float, help="Of the first token of an alternative."
+    ),
 )
 
 
@@ -68,6 +94,7 @@ def _note_seed(number: int, generation: Generation, options: GenerateOptions) ->
 @with_options(_DECODING_OPTIONS)
 @click.option("--source-language", default="", help="Language of the inputs.")
 @click.option("--target-language", default="", help="Language to generate.")
+@click.option("--target-prefix", default="", help="Text every target begins with.")
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
 @click.option("--scores", is_flag=True, help="Print the score of each hypothesis.")
@@ -76,6 +103,7 @@ def generate(
     inputs: tuple[str, ...],
     source_language: str,
     target_language: str,
+    target_prefix: str,
     truncate: bool,
     stream: bool,
     scores: bool,
@@ -87,13 +115,17 @@ def generate(
     Says on standard error with which seed the server drew, unless --seed chose it.
     """
     options = GenerateOptions(
-        **{name: value for name, value in decoding.items() if value is not None}  # type: ignore[typeddict-item]
+        **{name: value for name, value in decoding.items() if value not in (None, ())}  # type: ignore[typeddict-item]
     )
     if scores:
         options["return_scores"] = True
     if stream:
         is_several = decoding["num_return_sequences"] is not None
         _refuse_together("--stream", ("--scores", scores), ("--num-return-sequences", is_several))
+    if "top_log_probability_count" in options and (stream or not call.as_json):
+        raise click.UsageError(
+            "--top-log-probability-count is printed with --json and without --stream only"
+        )
     texts = read_inputs(inputs)
     with call.connect() as client:
         if stream:
@@ -104,6 +136,7 @@ def generate(
                     version=call.version,
                     source_language=source_language,
                     target_language=target_language,
+                    target_prefix=target_prefix,
                     truncate=truncate,
                     **options,
                 )
@@ -117,6 +150,7 @@ def generate(
             version=call.version,
             source_language=source_language,
             target_language=target_language,
+            target_prefix=target_prefix,
             truncate=truncate,
             **options,
         )

@@ -51,7 +51,7 @@ class IndependentSearch:
         return [target for index in self._live for target in self._parts[index].targets()]
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
-        """Continues each live hypothesis with its own candidate."""
+        """Continues each live hypothesis with its own candidate; those without one are gone."""
         parents: list[int] = []
         live: list[int] = []
         for candidate in candidates:
@@ -68,5 +68,10 @@ class IndependentSearch:
         return self._parts[0].decided_tokens()
 
     def hypotheses(self) -> list[Hypothesis]:
-        """All of them, in their order."""
-        return [hypothesis for part in self._parts for hypothesis in part.hypotheses()]
+        """All of them, in their order; each once where they are alternatives.
+
+        Alternatives that were never begun are missing, and all are one if every token was forced.
+        """
+        ended = [part for part in self._parts if part.is_finished]
+        found = [hypothesis for part in ended for hypothesis in part.hypotheses()]
+        return list(dict.fromkeys(found)) if self.options.return_alternatives else found

@@ -4,14 +4,22 @@ They are offered a few candidates at each step, which :mod:`seqserve.choice` pic
 
 Source: the semantics are those of ``transformers`` 5 (``GenerationMixin._beam_search``): 2K
 candidates a step, of which the best K may finish; a finished hypothesis scores
-``sum_log_probabilities / length ** length_penalty`` where the length counts the end token.
+``sum_log_probabilities / length ** length_penalty`` where the length counts the end token, but not
+a prefix.
 """
 
 import math
 
 from seqserve.independent_search import IndependentSearch
 from seqserve.rules import TokenRules
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
+from seqserve.sequence import (
+    Candidate,
+    FinishReason,
+    GenerateOptions,
+    Hypothesis,
+    SearchState,
+    TokenLogProbability,
+)
 
 _UNREACHABLE = -1e9
 """Score of the beams that do not exist yet at the first step."""
@@ -42,6 +50,7 @@ class GreedySearch:
         self._eos = eos_token_id
         self._tokens: list[int] = []
         self._log_probabilities: list[float] = []
+        self._tops: list[tuple[TokenLogProbability, ...]] = []
         self._score = 0.0
         self._finish_reason: FinishReason | None = None
 
@@ -82,17 +91,20 @@ class GreedySearch:
         """Appends the one candidate."""
         best = candidates[0]
         self._tokens.append(best.token)
+        if len(self._tokens) <= len(self.options.target_prefix):
+            return [0]
         self._log_probabilities.append(best.log_probability)
+        self._tops.append(best.top)
         self._score = best.score
         if best.token == self._eos:
             self._finish_reason = FinishReason.EOS
-        elif len(self._tokens) == self.options.max_new_tokens:
+        elif len(self._tokens) == self.options.max_length:
             self._finish_reason = FinishReason.LENGTH
         return [0]
 
     def decided_tokens(self) -> list[int]:
-        """All tokens: none is ever taken back."""
-        return self._tokens
+        """All tokens, once the prefix is whole: none is ever taken back."""
+        return self._tokens if len(self._tokens) >= len(self.options.target_prefix) else []
 
     def hypotheses(self) -> list[Hypothesis]:
         """The one hypothesis."""
@@ -105,6 +117,8 @@ class GreedySearch:
                 score=self._score if options.return_scores else None,
                 log_probabilities=tuple(self._log_probabilities) if wanted else None,
                 finish_reason=self._finish_reason,
+                num_prefix_tokens=len(options.target_prefix),
+                tops=tuple(self._tops) if options.top_log_probability_count else (),
             )
         ]
 
@@ -112,18 +126,26 @@ class GreedySearch:
 class _Beam:
     """A live hypothesis of beam search."""
 
-    __slots__ = ("log_probabilities", "score", "tokens")
+    __slots__ = ("log_probabilities", "score", "tokens", "tops")
 
-    def __init__(self, tokens: list[int], log_probabilities: list[float], score: float) -> None:
+    def __init__(
+        self,
+        tokens: list[int],
+        log_probabilities: list[float],
+        score: float,
+        tops: list[tuple[TokenLogProbability, ...]],
+    ) -> None:
         self.tokens = tokens
         self.log_probabilities = log_probabilities
         self.score = score
+        self.tops = tops
 
     def extend(self, candidate: Candidate) -> "_Beam":
         return _Beam(
             [*self.tokens, candidate.token],
             [*self.log_probabilities, candidate.log_probability],
             candidate.score,
+            [*self.tops, candidate.top] if candidate.top else self.tops,
         )
 
 
@@ -139,7 +161,8 @@ class BeamSearch:
         self._eos = eos_token_id
         # All beams are equal at first; only the first may be continued, or all would stay equal.
         self._live = [
-            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE) for index in range(options.num_beams)
+            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE, [])
+            for index in range(options.num_beams)
         ]
         self._pool: list[Hypothesis] = []  # best first
         self._is_finished = False
@@ -179,7 +202,8 @@ class BeamSearch:
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Moves finished candidates to the pool and goes on with the K best others."""
-        num_beams, length = self.options.num_beams, self.target_length + 1
+        num_beams = self.options.num_beams
+        length = self.target_length + 1 - len(self.options.target_prefix)
         is_last_step = length == self.options.max_new_tokens
         live: list[_Beam] = []
         parents: list[int] = []
@@ -205,18 +229,24 @@ class BeamSearch:
 
     def _finish(self, beam: _Beam, reason: FinishReason) -> None:
         wanted = self.options.return_token_log_probabilities
+        num_prefix_tokens = len(self.options.target_prefix)
+        length = len(beam.tokens) - num_prefix_tokens
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
-            score=_normalize(beam.score, len(beam.tokens), self.options.length_penalty),
-            log_probabilities=tuple(beam.log_probabilities) if wanted else None,
+            score=_normalize(beam.score, length, self.options.length_penalty),
+            log_probabilities=tuple(beam.log_probabilities[num_prefix_tokens:]) if wanted else None,
             finish_reason=reason,
+            num_prefix_tokens=num_prefix_tokens,
+            tops=tuple(beam.tops),
         )
         self._pool.append(hypothesis)
         self._pool.sort(key=_descending_score)  # stable: of equals the earlier one stays ahead
         del self._pool[self.options.num_beams :]
 
     def decided_tokens(self) -> list[int]:
-        """The prefix that all live and all pooled hypotheses share."""
+        """What all live and all pooled hypotheses begin with, once the prefix is whole."""
+        if self.target_length < len(self.options.target_prefix):
+            return []
         if self._is_finished:
             return list(self._pool[0].tokens)
         tokens = [beam.tokens for beam in self._live]

@@ -98,6 +98,10 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
 
+    def encode_plain(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens around it."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def encode_truncated(self, text: str, max_length: int) -> tuple[list[int], int]:
         """Token ids of a text, cut at its end to at most ``max_length``.
 
@@ -149,6 +153,10 @@ class Tokenizer:
         """Text of token ids, special tokens removed."""
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
+
+    def piece(self, token_id: int) -> str:
+        """The vocabulary entry of an id; empty if it has none."""
+        return self._tokenizer.id_to_token(token_id) or ""
 
     def ends_in_bytes(self, token_ids: list[int]) -> bool:
         """Whether the last token of the text is a byte, like ``<0xE6>``.

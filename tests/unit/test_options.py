@@ -65,7 +65,15 @@ def test_every_option_is_passed_on() -> None:
     }
     assert resolve(drawing) == GenerateOptions(max_new_tokens=20, **drawing)
     fields = [field.name for field in generation_pb2.GenerateOptions.DESCRIPTOR.fields]
-    assert sorted(fields) == sorted(values | drawing)
+    alternatives = {
+        "num_return_sequences": 3,
+        "top_log_probability_count": 20,
+        "return_alternatives": True,
+        "min_alternative_probability": 0.25,
+    }
+    assert resolve(alternatives) == GenerateOptions(max_new_tokens=20, **alternatives)  # type: ignore[arg-type]
+    elsewhere = {"suppressed_token_ids", "suppressed_sequences"}
+    assert set(fields) == {*values, *drawing, *alternatives, *elsewhere}
 
 
 def test_later_layers_override_earlier_ones() -> None:
@@ -199,3 +207,54 @@ def test_beams_do_not_sample() -> None:
     with pytest.raises(InvalidRequestError) as caught:
         resolve({"num_beams": 4}, do_sample=True)
     assert (caught.value.field, str(caught.value)) == ("options.num_beams", message)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "rule"),
+    [
+        ("top_log_probability_count", -1, "must be at least 0, but is -1"),
+        ("top_log_probability_count", 21, "must be at most 20, but is 21"),
+        ("min_alternative_probability", -0.1, "must be at least 0 and at most 1, but is -0.1"),
+        ("min_alternative_probability", 1.5, "must be at least 0 and at most 1, but is 1.5"),
+        ("min_alternative_probability", math.nan, "must be finite, but is nan"),
+        ("num_return_sequences", 9, "must be at most 8, but is 9"),
+    ],
+)
+def test_values_about_alternatives_out_of_range_are_refused(
+    name: str, value: float, rule: str
+) -> None:
+    """As all others are."""
+    good = {"return_alternatives": True, "num_return_sequences": 2}
+    assert refusal(good | {name: value}) == (f"options.{name}", f"`{name}` {rule}")
+
+
+@pytest.mark.parametrize(
+    ("values", "name", "rule"),
+    [
+        (
+            {"return_alternatives": True, "num_return_sequences": 2, "num_beams": 4},
+            "return_alternatives",
+            "needs `num_beams` 1, but it is 4",
+        ),
+        (
+            {"return_alternatives": True, "num_return_sequences": 2, "do_sample": True},
+            "return_alternatives",
+            "must not be set with `do_sample`: alternatives are continued by greedy search",
+        ),
+        (
+            {"return_alternatives": True},
+            "return_alternatives",
+            "needs `num_return_sequences` above 1, but it is 1",
+        ),
+        (
+            {"min_alternative_probability": 0.0},
+            "min_alternative_probability",
+            "has an effect on alternatives only; leave it unset or set `return_alternatives`",
+        ),
+    ],
+)
+def test_alternatives_are_those_of_greedy_search(
+    values: dict[str, Any], name: str, rule: str
+) -> None:
+    """Refused where there would be none."""
+    assert refusal(values) == (f"options.{name}", f"`{name}` {rule}")

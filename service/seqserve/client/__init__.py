@@ -17,6 +17,7 @@ from seqserve.client.results import (
     Piece,
     Timing,
     Token,
+    TokenLogProbability,
 )
 from seqserve.client.sync import Client, GenerationStream
 
@@ -36,4 +37,5 @@ __all__ = [
     "Piece",
     "Timing",
     "Token",
+    "TokenLogProbability",
 ]

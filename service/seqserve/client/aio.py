@@ -80,11 +80,16 @@ class AsyncClient:
         version: str = "",
         source_language: Languages = "",
         target_language: Languages = "",
+        target_prefix: Source | Items[Source] = "",
         truncate: bool = False,
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generation]:
-        """Generates from one text, or from several texts or lists of token ids, in their order."""
+        """Generates from one text, or from several texts or lists of token ids, in their order.
+
+        A ``target_prefix`` is one text for all inputs, or a text or token ids for each, empty for
+        none; languages likewise.
+        """
         request = messages.generate_request(
             messages.as_list(inputs),
             model,
@@ -93,6 +98,7 @@ class AsyncClient:
             options,
             source_language,
             target_language,
+            target_prefix,
         )
         response = await self._call(self._generation.Generate, request, timeout_seconds)
         return [messages.to_generation(result) for result in response.results]
@@ -105,13 +111,21 @@ class AsyncClient:
         version: str = "",
         source_language: str = "",
         target_language: str = "",
+        target_prefix: Source = "",
         truncate: bool = False,
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> "AsyncGenerationStream":
         """Generates from one input, piece by piece."""
         request = messages.generate_stream_request(
-            source, model, version, truncate, options, source_language, target_language
+            source,
+            model,
+            version,
+            truncate,
+            options,
+            source_language,
+            target_language,
+            target_prefix,
         )
         call = self._generation.GenerateStream(
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata

@@ -18,17 +18,31 @@ class Timing:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TokenLogProbability:
+    """A token and how likely the model finds it."""
+
+    token_id: int
+    piece: str
+    """The vocabulary entry."""
+    log_probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One generated target."""
 
     text: str
     token_ids: tuple[int, ...]
-    """With the end token if it was produced."""
+    """With the target prefix, and the end token if it was produced."""
     score: float | None
     """None when one beam was not asked for it."""
     token_log_probabilities: tuple[float, ...]
-    """Empty when not asked for."""
+    """Of the tokens behind the target prefix; empty when not asked for."""
     finish_reason: Literal["eos", "length"]
+    prefix_token_count: int = 0
+    """How many of ``token_ids`` are the target prefix."""
+    top_log_probabilities: tuple[tuple[TokenLogProbability, ...], ...] = ()
+    """The most probable tokens in place of each behind the prefix; empty when not asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -100,6 +114,7 @@ class GenerationSettings:
     temperature: float
     top_k: int
     top_p: float
+    suppressed_sequences: tuple[tuple[int, ...], ...]
     max_target_length: int
     """Largest ``max_new_tokens``."""
     max_num_beams: int

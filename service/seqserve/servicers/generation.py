@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence as Items
 from typing import Any
@@ -15,7 +16,14 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
-from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
+from seqserve.sequence import (
+    Answer,
+    FinishReason,
+    Generation,
+    Hypothesis,
+    Sequence,
+    TokenLogProbability,
+)
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
@@ -31,6 +39,12 @@ from seqserve.servicers.requests import (
     submitted,
     to_duration,
     tokenize,
+)
+from seqserve.servicers.targets import (
+    Layers,
+    begin_with_prefix,
+    suppress,
+    tokenize_targets,
 )
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
@@ -147,18 +161,33 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         record = model.manifest.generation
         assert record is not None
         expires_at = deadline(context, self._config)
+        own_layers = [
+            [(message.options, f"{field}.options")] if message.HasField("options") else []
+            for message, field in inputs
+        ]
+        texts = await tokenize_targets(
+            model, inputs, [*option_layers, *itertools.chain(*own_layers)], self._config
+        )
         options, directions = [], []
-        for message, field in inputs:
-            layers = list(option_layers)
-            if message.HasField("options"):
-                layers.append((message.options, f"{field}.options"))
-            is_bos_chosen = any(layer.HasField("forced_bos_token_id") for layer, _ in layers)
+        for (message, field), own in zip(inputs, own_layers, strict=True):
+            layers = [*option_layers, *own]
             chosen = resolve_options(layers, record, self._config)
-            direction = resolve_direction(message, field, record, is_bos_chosen=is_bos_chosen)
+            direction = resolve_direction(
+                message, field, record, bos_chosen_by=_find_bos_chooser(message, layers)
+            )
             if direction.forced_bos_token_id is not None:
                 chosen = dataclasses.replace(
                     chosen, forced_bos_token_id=direction.forced_bos_token_id
                 )
+            chosen = suppress(chosen, layers, texts, record)
+            chosen = begin_with_prefix(
+                chosen,
+                message,
+                field,
+                texts,
+                record,
+                is_limit_chosen=any(layer.HasField("max_new_tokens") for layer, _ in layers),
+            )
             options.append(chosen)
             directions.append(direction)
         sources = await self._read_sources(model, inputs, directions, truncate)
@@ -215,6 +244,21 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return [sources[index] for index in range(len(inputs))]
 
 
+def _find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> str | None:
+    """The field in which the request says the first token of the target itself."""
+    paths = [path for layer, path in layers if layer.HasField("forced_bos_token_id")]
+    if message.WhichOneof("target_prefix") != "target_prefix_token_ids":
+        return "forced_bos_token_id" if paths else None
+    if paths:
+        field = f"{paths[-1]}.forced_bos_token_id"
+        raise InvalidRequestError(
+            field,
+            "`forced_bos_token_id` has no effect with `target_prefix_token_ids`, which begin with "
+            "the first token; leave one of them out",
+        )
+    return "target_prefix_token_ids"
+
+
 def _read_token_ids(
     model: ServedModel, token_ids: Items[int], field: str, truncate: bool
 ) -> Source:
@@ -246,7 +290,11 @@ def _result(
     assert sequence.search is not None
     options = sequence.search.options
     model.metrics.observe_answer(
-        answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)
+        answer.timing,
+        sum(
+            len(hypothesis.tokens) - hypothesis.num_prefix_tokens
+            for hypothesis in answer.hypotheses
+        ),
     )
     timing = answer.timing
     return generation_pb2.GenerateResult(
@@ -269,4 +317,19 @@ def _hypothesis(model: ServedModel, hypothesis: Hypothesis) -> generation_pb2.Hy
         score=hypothesis.score,
         token_log_probabilities=hypothesis.log_probabilities,
         finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+        prefix_token_count=hypothesis.num_prefix_tokens,
+        top_log_probabilities=[_top(model, top) for top in hypothesis.tops],
+    )
+
+
+def _top(model: ServedModel, top: Items[TokenLogProbability]) -> generation_pb2.TopLogProbabilities:
+    return generation_pb2.TopLogProbabilities(
+        values=[
+            generation_pb2.TokenLogProbability(
+                token_id=one.token,
+                piece=model.target_tokenizer.piece(one.token),
+                log_probability=one.log_probability,
+            )
+            for one in top
+        ]
     )

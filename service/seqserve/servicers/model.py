@@ -178,6 +178,9 @@ def _describe_generation(
         temperature=record.temperature,
         top_k=record.top_k,
         top_p=record.top_p,
+        suppressed_sequences=[
+            model_pb2.TokenSequence(token_ids=tokens) for tokens in record.suppressed_sequences
+        ],
     )
     if record.languages is not None:
         message.source_languages.extend(sorted(record.languages.source))

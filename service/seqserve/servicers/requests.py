@@ -21,7 +21,7 @@ from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Sequence
 from seqserve.tokenizer import Tokenizer
 
-_INLINE_BYTES = 4096
+INLINE_BYTES = 4096
 """Texts up to this size are tokenized in well under a millisecond; a hop to a thread costs more."""
 
 
@@ -107,7 +107,7 @@ async def tokenize(
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
     if frames is None:
         frames = [Frame((), ())] * len(texts)
-    if sum(map(len, texts)) <= _INLINE_BYTES:
+    if sum(map(len, texts)) <= INLINE_BYTES:
         sources = _encode(tokenizer, texts, frames, limit)
     else:
         sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)
