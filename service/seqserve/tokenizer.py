@@ -154,7 +154,7 @@ class Tokenizer:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 
-    def piece(self, token_id: int) -> str:
+    def entry(self, token_id: int) -> str:
         """The vocabulary entry of an id; empty if it has none."""
         return self._tokenizer.id_to_token(token_id) or ""
 
@@ -166,7 +166,7 @@ class Tokenizer:
         """
         for token_id in reversed(token_ids):
             if token_id not in self._special_ids:
-                return _BYTE.fullmatch(self._tokenizer.id_to_token(token_id) or "") is not None
+                return _BYTE.fullmatch(self.entry(token_id)) is not None
         return False
 
 

@@ -52,3 +52,10 @@ def test_values_out_of_range_are_refused(tmp_path: Path, name: str, value: float
         CheckpointError, match=f'"{name}" in generation_config.json is out of range'
     ):
         read(tmp_path, **{name: value})
+
+
+def test_bad_words_are_suppressed(tmp_path: Path) -> None:
+    """Single tokens with those that are suppressed anyway, and sequences; never the end token."""
+    found = read(tmp_path, bad_words_ids=[[5], [6, 7], [2], [8, 9, 2]], suppress_tokens=[4])
+    assert found.suppressed_tokens == (4, 5)
+    assert found.suppressed_sequences == ((6, 7), (8, 9, 2))

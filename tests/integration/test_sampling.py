@@ -25,7 +25,7 @@ from tiny_hugging_face import make_hugging_face_folder
 
 
 def make_inputs(count: int, seed: int) -> list[generation_pb2.GenerateInput]:
-    """Inputs of mixed lengths: most of them drawn in various ways, some greedy, some with beams."""
+    """Inputs of mixed lengths: drawn, greedy, with beams, alternatives, prefixes, top tokens."""
     rng = random.Random(seed)
     inputs = []
     for index in range(count):
@@ -41,7 +41,15 @@ def make_inputs(count: int, seed: int) -> list[generation_pb2.GenerateInput]:
         }
         if index % 4 == 3:
             options = {"num_beams": rng.choice([1, 3])}
-        inputs.append(source([*tokens, 1], max_new_tokens=rng.randrange(4, 32), **options))
+        elif index % 4 == 2:
+            options = {"return_alternatives": True, "num_return_sequences": rng.choice([2, 4])}
+        if index % 3 == 0:
+            options |= {"top_log_probability_count": 3, "suppressed_token_ids": [rng.randrange(30)]}
+        one = source([*tokens, 1], max_new_tokens=rng.randrange(4, 28), **options)
+        if index % 5 < 2:
+            prefix = [rng.randrange(4, 30) for _ in range(rng.randrange(1, 5))]
+            one.target_prefix_token_ids.values.extend(prefix)
+        inputs.append(one)
     return inputs
 
 

@@ -40,12 +40,9 @@ from seqserve.servicers.requests import (
     to_duration,
     tokenize,
 )
-from seqserve.servicers.targets import (
-    Layers,
-    begin_with_prefix,
-    suppress,
-    tokenize_targets,
-)
+from seqserve.servicers.suppression import suppress
+from seqserve.servicers.target_prefix import begin_with_prefix
+from seqserve.servicers.target_texts import Layers, tokenize_targets
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
@@ -327,7 +324,7 @@ def _top(model: ServedModel, top: Items[TokenLogProbability]) -> generation_pb2.
         values=[
             generation_pb2.TokenLogProbability(
                 token_id=one.token,
-                piece=model.target_tokenizer.piece(one.token),
+                piece=model.target_tokenizer.entry(one.token),
                 log_probability=one.log_probability,
             )
             for one in top

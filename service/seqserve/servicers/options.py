@@ -13,7 +13,7 @@ _BEAM_ONLY = ("length_penalty", "early_stopping")
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
 _MAX_TOP_LOG_PROBABILITIES = 20
 _IN_TOKENS = ("suppressed_token_ids", "suppressed_sequences")
-"""Fields about texts or tokens, which :mod:`seqserve.servicers.targets` reads."""
+"""Fields about texts or tokens, which :mod:`seqserve.servicers.suppression` reads."""
 _MAX_INT32 = 2**31 - 1
 _MAX_INT64 = 2**63 - 1
 

@@ -7,7 +7,9 @@ import pytest
 from fakes import EOS, make_generation_record
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
-from seqserve.servicers.targets import Layers, TargetTexts, begin_with_prefix, suppress
+from seqserve.servicers.suppression import suppress
+from seqserve.servicers.target_prefix import begin_with_prefix
+from seqserve.servicers.target_texts import Layers, TargetTexts
 from seqserve.v1 import generation_pb2
 
 Options = generation_pb2.GenerateOptions
