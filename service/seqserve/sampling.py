@@ -63,7 +63,16 @@ def draw_token(scores: NDArray[np.float32], options: GenerateOptions, number: fl
 
 
 def _sort(scores: NDArray[np.float32], num_sorted: int) -> NDArray[np.int64]:
-    """The best tokens, best first: ``num_sorted`` and those as good as the last of them."""
+    """The best tokens, best first: ``num_sorted`` and those as good as the last of them.
+
+    Of equals the lower token comes first.
+    """
     threshold = np.partition(scores, scores.size - num_sorted)[scores.size - num_sorted]
     best = np.flatnonzero(scores >= threshold)
-    return best[np.argsort(-scores[best], kind="stable")]
+    # Numbers that ascend as scores descend, tokens as their last digits: a plain sort of integers
+    # is 20 times as fast as a stable one of floats. Adding 0 makes one zero of two.
+    bits = (scores[best] + np.float32(0)).view(np.uint32)
+    descending = np.where(bits >> 31, bits, ~bits & np.uint32(2**31 - 1)).astype(np.uint64)
+    keys = descending << np.uint64(32) | best.astype(np.uint64)
+    keys.sort()
+    return (keys & np.uint64(2**32 - 1)).astype(np.int64)

@@ -124,6 +124,12 @@ def test_looking_at_few_tokens_first_changes_nothing(values: dict[str, Any]) -> 
         assert draw_token(scores, options(**values), float(number)) == expected
 
 
+def test_zeros_of_either_sign_are_equal() -> None:
+    """Of equals the lower token comes first, whatever the sign of its zero."""
+    scores = np.array([-0.0, 0.0, -0.0, -1.0, 1.0, -np.inf], np.float32)
+    assert list(picked(scores)) == [4, 0, 1, 2, 3]
+
+
 def test_barred_tokens_are_never_drawn() -> None:
     """Not even by the largest number there is."""
     scores = np.array([-np.inf, 0.0, -np.inf, 0.0], np.float32)
