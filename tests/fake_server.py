@@ -103,7 +103,7 @@ class FakeServer(
         if self.hold is not None:
             self.hold.wait(5)
         return generation_pb2.GenerateResponse(
-            results=[make_result(one.text or "ids") for one in request.inputs],
+            results=[make_result(one.text or "ids", request.options) for one in request.inputs],
             model=model_pb2.ModelReference(name="fake", version="1"),
         )
 
@@ -116,7 +116,7 @@ class FakeServer(
             yield generation_pb2.GenerateStreamResponse(piece=piece)
             if self.hold is not None:
                 self.hold.wait(5)
-        result = make_result(request.input.text)
+        result = make_result(request.input.text, request.options)
         yield generation_pb2.GenerateStreamResponse(result=result)
 
     def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
@@ -193,8 +193,10 @@ MODELS = [
 ]
 
 
-def make_result(text: str) -> generation_pb2.GenerateResult:
-    """Two hypotheses, the first with everything, the second bare."""
+def make_result(
+    text: str, options: generation_pb2.GenerateOptions
+) -> generation_pb2.GenerateResult:
+    """Two hypotheses, the first with everything, the second bare; drawn with seed 99 if any."""
     result = generation_pb2.GenerateResult(
         hypotheses=[
             generation_pb2.Hypothesis(
@@ -210,6 +212,7 @@ def make_result(text: str) -> generation_pb2.GenerateResult:
         ],
         source_token_count=len(text),
         truncated_token_count=3 if text == "long" else 0,
+        seed=99 if options.do_sample else None,
     )
     result.timing.queue_duration.FromMilliseconds(1)
     result.timing.encode_duration.FromMilliseconds(2)

@@ -101,8 +101,8 @@ def count_on(sequence: Sequence) -> list[Candidate]:
     search = sequence.search
     assert search is not None
     token = 10 + search.target_length
-    if search.num_rows == 1:
-        return [Candidate(0, token, 0.0, 0.0)]
+    if search.options.num_beams == 1:
+        return [Candidate(index, token, 0.0, 0.0) for index in range(search.num_rows)]
     return [
         Candidate(index // 2, token + index % 2, -1.0 - index, -1.0)
         for index in range(2 * search.num_rows)

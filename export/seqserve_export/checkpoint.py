@@ -64,6 +64,13 @@ class GenerationConfig:
     """What a target that reaches its limit ends with."""
     suppressed_tokens: tuple[int, ...] = ()
     """Never generated, unless forced."""
+    suppressed_sequences: tuple[tuple[int, ...], ...] = ()
+    """Each of two tokens or more; never generated."""
+    do_sample: bool = False
+    """Tokens are drawn by their probabilities; with one beam only."""
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

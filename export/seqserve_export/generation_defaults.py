@@ -4,6 +4,7 @@ Source: ``GenerationConfig`` of ``transformers`` 5 and what ``GenerationMixin.ge
 a value that is not set.
 """
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +18,22 @@ GENERATION_FILE = "generation_config.json"
 DEFAULT_MAX_NEW_TOKENS = 256
 """Where a folder sets no limit. ``transformers`` would stop at 20 tokens, with a warning."""
 
+_DEFAULT_TOP_K = 50
+"""Where a folder sets none; sampling only."""
+
 _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "begin_suppress_tokens": ((), []),
     "constraints": (),
     "diversity_penalty": (0.0,),
-    "do_sample": (False,),
     "dola_layers": (),
     "encoder_no_repeat_ngram_size": (0,),
     "encoder_repetition_penalty": (1.0,),
+    "epsilon_cutoff": (0.0,),
+    "eta_cutoff": (0.0,),
     "exponential_decay_length_penalty": (),
     "force_words_ids": (),
     "guidance_scale": (1.0,),
+    "min_p": (),
     "num_beam_groups": (1,),
     "penalty_alpha": (0.0,),
     "remove_invalid_values": (False,),
@@ -35,6 +41,8 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
     "sequence_bias": (),
     "stop_strings": (),
     "token_healing": (False,),
+    "top_h": (),
+    "typical_p": (1.0,),
     "watermarking_config": (),
 }
 """What changes results and is not supported, with the values besides null that change nothing."""
@@ -78,6 +86,13 @@ def read_generation_config(
         forced_bos_token_id=_only_or_none(config.forced_bos_token_id, "forced_bos_token_id"),
         forced_eos_token_id=_only_or_none(config.forced_eos_token_id, "forced_eos_token_id"),
         suppressed_tokens=_read_suppressed(config),
+        suppressed_sequences=tuple(
+            tuple(words) for words in config.bad_words_ids or [] if len(words) > 1
+        ),
+        do_sample=bool(config.do_sample),
+        temperature=_read_positive(config, "temperature"),
+        top_k=_read_top_k(config),
+        top_p=_read_positive(config, "top_p"),
     )
 
 
@@ -102,9 +117,8 @@ def _check_supported(config: Any) -> None:
     ]
     if config.early_stopping not in (None, True, False):
         problems.append(f'"early_stopping": {config.early_stopping!r}')
-    problems += [
-        f'"bad_words_ids" with {words}' for words in config.bad_words_ids or [] if len(words) != 1
-    ]
+    if config.do_sample and (config.num_beams or 1) > 1:
+        problems.append(f'"do_sample": True with "num_beams": {config.num_beams}')
     if problems:
         raise UnsupportedError(
             f"the decoding defaults ask for what is not supported: {', '.join(problems)}; remove "
@@ -120,9 +134,27 @@ def _read_max_new_tokens(config: Any) -> int:
     return DEFAULT_MAX_NEW_TOKENS
 
 
+def _read_positive(config: Any, name: str) -> float:
+    """A number above 0 that is 1 where it is off."""
+    value = getattr(config, name)
+    if value is None:
+        return 1.0
+    if not 0 < value < math.inf or (name == "top_p" and value > 1):
+        raise CheckpointError(f'"{name}" in {GENERATION_FILE} is out of range: {value!r}')
+    return float(value)
+
+
+def _read_top_k(config: Any) -> int:
+    value = _DEFAULT_TOP_K if config.top_k is None else config.top_k
+    if not isinstance(value, int) or value < 0:
+        raise CheckpointError(f'"top_k" in {GENERATION_FILE} is out of range: {value!r}')
+    return value
+
+
 def _read_suppressed(config: Any) -> tuple[int, ...]:
     # To transformers the end token is never a bad word.
-    bad_words = {token for (token,) in config.bad_words_ids or []} - {config.eos_token_id}
+    single = [words[0] for words in config.bad_words_ids or [] if len(words) == 1]
+    bad_words = set(single) - {config.eos_token_id}
     return tuple(sorted(bad_words | set(config.suppress_tokens or [])))
 
 

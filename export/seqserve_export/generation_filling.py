@@ -112,5 +112,10 @@ def _make_record(source: GenerationSource) -> GenerationRecord:
         forced_bos_token_id=generation.forced_bos_token_id,
         forced_eos_token_id=generation.forced_eos_token_id,
         suppressed_tokens=generation.suppressed_tokens,
+        suppressed_sequences=generation.suppressed_sequences,
+        do_sample=generation.do_sample,
+        temperature=generation.temperature,
+        top_k=generation.top_k,
+        top_p=generation.top_p,
         languages=source.languages,
     )

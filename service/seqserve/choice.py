@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
 from seqserve.ranking import largest_indices, log_sum_exp
-from seqserve.sequence import Candidate, SearchState
+from seqserve.sampling import draw_number, draw_token
+from seqserve.sequence import Candidate, SearchState, TokenLogProbability
 
 _UNREACHABLE = -1e8
 """Below any sum of log-probabilities: beams that do not exist yet score less."""
@@ -28,43 +29,118 @@ def choose(
         logits: [B, V], float32.
 
     Returns:
-        For each sequence its candidates, best first: one for greedy search, 2K for K beams. Or an
-        EngineError, if the logits of the sequence are not finite, or an InvalidRequestError, if
-        its options bar every token.
+        For each sequence its candidates: 2K for K beams, best first; otherwise, and within a
+        prefix, one for each live hypothesis. Or an EngineError, if the logits of the sequence are
+        not finite, or an InvalidRequestError, if its options bar every token.
     """
-    is_any_greedy = any(search.num_rows == 1 for search, _ in searches)
+    is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
-    return [
-        _choose_beams(search, rows, logits)
-        if search.num_rows > 1
-        else _choose_greedy(search, logits[rows[0]], best_tokens[rows[0]])
-        for search, rows in searches
-    ]
+    return [_choose_for(search, rows, logits, best_tokens) for search, rows in searches]
 
 
-def _choose_greedy(
-    search: SearchState, logits: NDArray[np.float32], token: int
+def _choose_for(
+    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
 ) -> list[Candidate] | Exception:
+    """The candidates of one sequence."""
+    options, position = search.options, search.target_length
+    if position < len(options.target_prefix):
+        token = options.target_prefix[position]
+        return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
+    # First, since beams strike out what is barred.
+    tops = _find_top(logits[rows], options.top_log_probability_count)
+    if options.num_beams > 1:
+        outcome = _choose_beams(search, rows, logits)
+    elif options.return_alternatives and position == options.num_fixed_tokens:
+        outcome = _choose_alternatives(search, logits[rows[0]])
+    else:
+        outcome = _choose_independently(search, rows, logits, best_tokens)
+    if isinstance(outcome, Exception) or not tops:
+        return outcome
+    return [candidate._replace(top=tops[candidate.parent]) for candidate in outcome]
+
+
+def _find_top(logits: NDArray[np.float32], count: int) -> list[tuple[TokenLogProbability, ...]]:
+    """The most probable tokens of each row of logits [K, V], best first; nothing for count 0."""
+    if not count:
+        return []
+    tops = []
+    for row in logits:
+        best = largest_indices(row, count)
+        log_probabilities = row[best] - np.float32(log_sum_exp(row))
+        tops.append(tuple(map(TokenLogProbability, best.tolist(), log_probabilities.tolist())))
+    return tops
+
+
+def _choose_alternatives(
+    search: SearchState, logits: NDArray[np.float32]
+) -> list[Candidate] | Exception:
+    """Begins each hypothesis with another token. All are equal so far: one row [V] is enough."""
+    if not np.isfinite(logits.max()):
+        return _not_finite()
+    options, rules, target = search.options, search.rules, search.targets()[0]
+    if (forced := rules.forced_token(target)) is not None:
+        return [Candidate(index, forced, 0.0, 0.0) for index in range(search.num_rows)]
+    ruled = logits.copy()
+    rules.apply(ruled, target)
+    tokens = largest_indices(ruled, search.num_rows)
+    tokens = tokens[np.isfinite(ruled[tokens])]
+    if not tokens.size:
+        return _nothing_left()
+    log_probabilities = logits[tokens] - np.float32(log_sum_exp(logits))
+    is_likely = np.exp(log_probabilities.astype(np.float64)) >= options.min_alternative_probability
+    is_likely[0] = True
+    scores = log_probabilities if options.needs_log_probabilities else np.zeros(tokens.size)
+    pairs = zip(tokens[is_likely].tolist(), scores[is_likely].tolist(), strict=True)
+    return [Candidate(index, token, score, score) for index, (token, score) in enumerate(pairs)]
+
+
+def _choose_independently(
+    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
+) -> list[Candidate] | Exception:
+    candidates: list[Candidate] = []
+    for index, row in enumerate(rows):
+        candidate = _choose_one(search, index, logits[row], best_tokens[row])
+        if isinstance(candidate, Exception):
+            return candidate
+        candidates.append(candidate)
+    return candidates
+
+
+def _choose_one(
+    search: SearchState, index: int, logits: NDArray[np.float32], token: int
+) -> Candidate | Exception:
+    """Continues one live hypothesis, by the best token or by a drawn one.
+
+    Args:
+        search: All hypotheses of the sequence.
+        index: Of the live hypothesis.
+        logits: Its own, [V].
+        token: The best, as far as the model is concerned.
+    """
     # argmax returns the first NaN of a row if there is one, so one look at the winner is enough.
     if not np.isfinite(logits[token]):
         return _not_finite()
-    rules = search.rules
+    options, rules, score = search.options, search.rules, search.scores[index]
+    target = search.targets()[index]
+    ruled = logits
     if rules.is_active:
-        target = search.targets()[0]
         if (forced := rules.forced_token(target)) is not None:
-            return [Candidate(0, forced, search.scores[0], 0.0)]
+            return Candidate(index, forced, score, 0.0)
         # The rules seldom bar the winner; only then the row is copied and searched again.
-        if rules.is_penalizing or token in rules.barred_tokens(target):
+        if options.do_sample or rules.is_penalizing or token in rules.barred_tokens(target):
             ruled = logits.copy()
             rules.apply(ruled, target)
             token = int(ruled.argmax())
             if not np.isfinite(ruled[token]):
                 return _nothing_left()
-    if not search.options.needs_log_probabilities:
-        return [Candidate(0, token, 0.0, 0.0)]
+    if options.do_sample:
+        number = draw_number(options.seed, search.hypothesis_indices[index], len(target))
+        token = draw_token(ruled, options, number)
+    if not options.needs_log_probabilities:
+        return Candidate(index, token, 0.0, 0.0)
     log_probability = float(logits[token] - np.float32(log_sum_exp(logits)))
-    return [Candidate(0, token, search.scores[0] + log_probability, log_probability)]
+    return Candidate(index, token, score + log_probability, log_probability)
 
 
 def _choose_beams(

@@ -37,6 +37,37 @@ _DECODING_OPTIONS = (
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
     click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
     click.option("--max-time", type=float, help="Seconds after which to end with what there is."),
+    click.option("--do-sample/--no-do-sample", default=None, help="Draw tokens at random."),
+    click.option("--temperature", type=float, help="Above 1 makes rare tokens more likely."),
+    click.option("--top-k", type=int, help="Draw among this many tokens; 0 is off."),
+    click.option("--top-p", type=float, help="Draw among tokens of this probability; 1 is off."),
+    click.option("--seed", type=int, help="Draw the same again; by default the server's choice."),
+    click.option(
+        "--suppressed-token-id",
+        "suppressed_token_ids",
+        type=int,
+        multiple=True,
+        help="Token never generated; may be given several times.",
+    ),
+    click.option(
+        "--suppressed-sequence",
+        "suppressed_sequences",
+        multiple=True,
+        help="Text never generated; may be given several times.",
+    ),
+    click.option(
+        "--top-log-probability-count",
+        type=int,
+        help="Most probable tokens to print at each position, with --json.",
+    ),
+    click.option(
+        "--return-alternatives/--no-return-alternatives",
+        default=None,
+        help="Begin each hypothesis with another token.",
+    ),
+    click.option(
+        "--min-alternative-probability", type=float, help="Of the first token of an alternative."
+    ),
 )
 _PRIORITY = click.option(
     "--priority",
@@ -60,12 +91,19 @@ def _note_truncation(number: int, count: int) -> None:
         click.echo(f"note: {count} tokens of input {number} were cut", err=True)
 
 
+def _note_seed(number: int, generation: Generation, options: GenerateOptions) -> None:
+    """Says on standard error how to draw the same again."""
+    if generation.seed is not None and "seed" not in options:
+        click.echo(f"note: input {number} was drawn with --seed {generation.seed}", err=True)
+
+
 @click.command()
 @click.argument("inputs", nargs=-1)
 @calling
 @with_options(_DECODING_OPTIONS)
 @click.option("--source-language", default="", help="Language of the inputs.")
 @click.option("--target-language", default="", help="Language to generate.")
+@click.option("--target-prefix", default="", help="Text every target begins with.")
 @click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
 @_PRIORITY
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
@@ -75,6 +113,7 @@ def generate(
     inputs: tuple[str, ...],
     source_language: str,
     target_language: str,
+    target_prefix: str,
     truncate: bool,
     priority: Priority,
     stream: bool,
@@ -84,15 +123,20 @@ def generate(
     """Generates a target from each INPUT (default: lines of standard input).
 
     Prints one hypothesis a line: the text alone, or with --scores the score, a tab and the text.
+    Says on standard error with which seed the server drew, unless --seed chose it.
     """
     options = GenerateOptions(
-        **{name: value for name, value in decoding.items() if value is not None}  # type: ignore[typeddict-item]
+        **{name: value for name, value in decoding.items() if value not in (None, ())}  # type: ignore[typeddict-item]
     )
     if scores:
         options["return_scores"] = True
     if stream:
         is_several = decoding["num_return_sequences"] is not None
         _refuse_together("--stream", ("--scores", scores), ("--num-return-sequences", is_several))
+    if "top_log_probability_count" in options and (stream or not call.as_json):
+        raise click.UsageError(
+            "--top-log-probability-count is printed with --json and without --stream only"
+        )
     texts = read_inputs(inputs)
     with call.connect() as client:
         if stream:
@@ -103,12 +147,14 @@ def generate(
                     version=call.version,
                     source_language=source_language,
                     target_language=target_language,
+                    target_prefix=target_prefix,
                     truncate=truncate,
                     priority=priority,
                     **options,
                 )
                 _print_stream(pieces, as_json=call.as_json)
                 _note_truncation(number, pieces.result.truncated_token_count)
+                _note_seed(number, pieces.result, options)
             return
         generations = client.generate(
             texts,
@@ -116,6 +162,7 @@ def generate(
             version=call.version,
             source_language=source_language,
             target_language=target_language,
+            target_prefix=target_prefix,
             truncate=truncate,
             priority=priority,
             **options,
@@ -123,6 +170,7 @@ def generate(
     for number, (text, generation) in enumerate(zip(texts, generations, strict=True), 1):
         _print_generation(text, generation, scores=scores, as_json=call.as_json)
         _note_truncation(number, generation.truncated_token_count)
+        _note_seed(number, generation, options)
 
 
 def _print_stream(stream: GenerationStream, *, as_json: bool) -> None:

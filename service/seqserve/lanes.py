@@ -77,5 +77,7 @@ def estimate_work(sequence: Sequence) -> int:
     """
     if sequence.search is None:
         return sequence.source_length
-    most = sequence.search.options.max_new_tokens
-    return sequence.source_length + sequence.num_rows * min(most, 2 * sequence.source_length)
+    options = sequence.search.options
+    num_tokens = min(options.max_new_tokens, 2 * sequence.source_length)
+    num_tokens += len(options.target_prefix)
+    return sequence.source_length + sequence.num_rows * num_tokens

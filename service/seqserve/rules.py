@@ -5,8 +5,8 @@ depend on its own tokens only, never on other rows of the batch.
 
 Source: the logits processors of ``transformers`` 5 (``generation/logits_process.py``), applied in
 the order of ``GenerationMixin._get_logits_processor``: repetition penalty, no-repeat n-grams,
-minimum length, forced first and last token. Barred scores become minus infinity and are not
-normalised again.
+suppressed sequences, minimum length, forced first and last token. Barred scores become minus
+infinity and are not normalised again.
 """
 
 import math
@@ -28,6 +28,7 @@ class TokenRules:
         self._eos = eos_token_id
         self.is_active = bool(
             options.suppressed_tokens
+            or options.suppressed_sequences
             or options.min_new_tokens
             or options.no_repeat_ngram_size
             or options.repetition_penalty != 1.0
@@ -35,6 +36,11 @@ class TokenRules:
             or options.forced_eos_token_id is not None
         )
         """Whether any rule can change a score; most requests have none."""
+        self._endings: dict[tuple[int, ...], list[int]] = {}
+        """The tokens that would complete a suppressed sequence, by the others before them."""
+        for *others, last in options.suppressed_sequences:
+            self._endings.setdefault(tuple(others), []).append(last)
+        self._ending_lengths = sorted({len(others) for others in self._endings})
 
     @property
     def is_penalizing(self) -> bool:
@@ -44,7 +50,7 @@ class TokenRules:
     def forced_token(self, target: list[int]) -> int | None:
         """The only token that may follow a target, or None when there is a choice."""
         options = self._options
-        if len(target) == options.max_new_tokens - 1 and options.forced_eos_token_id is not None:
+        if len(target) == options.max_length - 1 and options.forced_eos_token_id is not None:
             return options.forced_eos_token_id
         if not target:
             return options.forced_bos_token_id
@@ -67,9 +73,11 @@ class TokenRules:
     def barred_tokens(self, target: list[int]) -> list[int]:
         """The tokens that may not follow a target, unless one of them is forced."""
         barred = list(self._options.suppressed_tokens)
+        for length in self._ending_lengths:
+            barred += self._endings.get(tuple(target[-length:]), [])
         if self._options.no_repeat_ngram_size:
             barred += self._repeating_tokens(target)
-        if len(target) < self._options.min_new_tokens:
+        if len(target) < len(self._options.target_prefix) + self._options.min_new_tokens:
             barred.append(self._eos)
         return barred
 

@@ -4,13 +4,22 @@ They are offered a few candidates at each step, which :mod:`seqserve.choice` pic
 
 Source: the semantics are those of ``transformers`` 5 (``GenerationMixin._beam_search``): 2K
 candidates a step, of which the best K may finish; a finished hypothesis scores
-``sum_log_probabilities / length ** length_penalty`` where the length counts the end token.
+``sum_log_probabilities / length ** length_penalty`` where the length counts the end token, but not
+a prefix.
 """
 
 import math
 
+from seqserve.independent_search import IndependentSearch
 from seqserve.rules import TokenRules
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
+from seqserve.sequence import (
+    Candidate,
+    FinishReason,
+    GenerateOptions,
+    Hypothesis,
+    SearchState,
+    TokenLogProbability,
+)
 
 _UNREACHABLE = -1e9
 """Score of the beams that do not exist yet at the first step."""
@@ -20,12 +29,17 @@ def make_search(
     options: GenerateOptions, *, decoder_start_token_id: int, eos_token_id: int
 ) -> SearchState:
     """Makes the state that the options ask for."""
-    kind = GreedySearch if options.num_beams == 1 else BeamSearch
-    return kind(options, decoder_start_token_id, eos_token_id)
+    if options.num_beams > 1:
+        return BeamSearch(options, decoder_start_token_id, eos_token_id)
+    parts = [
+        GreedySearch(options, decoder_start_token_id, eos_token_id)
+        for _ in range(options.num_return_sequences)
+    ]
+    return parts[0] if len(parts) == 1 else IndependentSearch(options, parts[0].rules, parts)
 
 
 class GreedySearch:
-    """One hypothesis, continued by its most probable token."""
+    """One hypothesis, continued by its most probable token or by a drawn one."""
 
     def __init__(
         self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
@@ -36,6 +50,7 @@ class GreedySearch:
         self._eos = eos_token_id
         self._tokens: list[int] = []
         self._log_probabilities: list[float] = []
+        self._tops: list[tuple[TokenLogProbability, ...]] = []
         self._score = 0.0
         self._finish_reason: FinishReason | None = None
 
@@ -59,6 +74,11 @@ class GreedySearch:
         """Sum of log-probabilities, [1]."""
         return [self._score]
 
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """The first and only one, [1]."""
+        return [0]
+
     def next_inputs(self) -> list[int]:
         """The newest token, or the start token, [1]."""
         return [self._tokens[-1] if self._tokens else self._start]
@@ -71,21 +91,25 @@ class GreedySearch:
         """Appends the one candidate."""
         best = candidates[0]
         self._tokens.append(best.token)
+        if len(self._tokens) <= len(self.options.target_prefix):
+            return [0]
         self._log_probabilities.append(best.log_probability)
+        self._tops.append(best.top)
         self._score = best.score
         if best.token == self._eos:
             self._finish_reason = FinishReason.EOS
-        elif len(self._tokens) == self.options.max_new_tokens:
+        elif len(self._tokens) == self.options.max_length:
             self._finish_reason = FinishReason.LENGTH
         return [0]
 
     def stop(self, reason: FinishReason) -> None:
-        """Ends with the tokens so far."""
+        """Ends with the tokens so far; a prefix that was not yet read is whole all the same."""
+        self._tokens += self.options.target_prefix[len(self._tokens) :]
         self._finish_reason = reason
 
     def decided_tokens(self) -> list[int]:
-        """All tokens: greedy search never takes one back."""
-        return self._tokens
+        """All tokens, once the prefix is whole: none is ever taken back."""
+        return self._tokens if len(self._tokens) >= len(self.options.target_prefix) else []
 
     def hypotheses(self) -> list[Hypothesis]:
         """The one hypothesis."""
@@ -98,6 +122,8 @@ class GreedySearch:
                 score=self._score if options.return_scores else None,
                 log_probabilities=tuple(self._log_probabilities) if wanted else None,
                 finish_reason=self._finish_reason,
+                num_prefix_tokens=len(options.target_prefix),
+                tops=tuple(self._tops) if options.top_log_probability_count else (),
             )
         ]
 
@@ -105,18 +131,26 @@ class GreedySearch:
 class _Beam:
     """A live hypothesis of beam search."""
 
-    __slots__ = ("log_probabilities", "score", "tokens")
+    __slots__ = ("log_probabilities", "score", "tokens", "tops")
 
-    def __init__(self, tokens: list[int], log_probabilities: list[float], score: float) -> None:
+    def __init__(
+        self,
+        tokens: list[int],
+        log_probabilities: list[float],
+        score: float,
+        tops: list[tuple[TokenLogProbability, ...]],
+    ) -> None:
         self.tokens = tokens
         self.log_probabilities = log_probabilities
         self.score = score
+        self.tops = tops
 
     def extend(self, candidate: Candidate) -> "_Beam":
         return _Beam(
             [*self.tokens, candidate.token],
             [*self.log_probabilities, candidate.log_probability],
             candidate.score,
+            [*self.tops, candidate.top] if candidate.top else self.tops,
         )
 
 
@@ -132,7 +166,8 @@ class BeamSearch:
         self._eos = eos_token_id
         # All beams are equal at first; only the first may be continued, or all would stay equal.
         self._live = [
-            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE) for index in range(options.num_beams)
+            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE, [])
+            for index in range(options.num_beams)
         ]
         self._pool: list[Hypothesis] = []  # best first
         self._is_finished = False
@@ -157,6 +192,11 @@ class BeamSearch:
         """Sum of log-probabilities of each live hypothesis, [K]."""
         return [beam.score for beam in self._live]
 
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """In the order of the beams, [K]."""
+        return list(range(self.num_rows))
+
     def next_inputs(self) -> list[int]:
         """The newest token of each live hypothesis, [K]."""
         return [beam.tokens[-1] if beam.tokens else self._start for beam in self._live]
@@ -167,7 +207,8 @@ class BeamSearch:
 
     def advance(self, candidates: list[Candidate]) -> list[int]:
         """Moves finished candidates to the pool and goes on with the K best others."""
-        num_beams, length = self.options.num_beams, self.target_length + 1
+        num_beams = self.options.num_beams
+        length = self.target_length + 1 - len(self.options.target_prefix)
         is_last_step = length == self.options.max_new_tokens
         live: list[_Beam] = []
         parents: list[int] = []
@@ -192,27 +233,34 @@ class BeamSearch:
         return parents
 
     def stop(self, reason: FinishReason) -> None:
-        """Ends with the best of the live and the finished hypotheses."""
+        """Ends with the best of the live and the finished hypotheses; a prefix is whole."""
         for beam in self._live:
+            beam.tokens = [*beam.tokens, *self.options.target_prefix[len(beam.tokens) :]]
             if beam.score > _UNREACHABLE:
                 self._finish(beam, reason)
         self._is_finished = True
 
     def _finish(self, beam: _Beam, reason: FinishReason) -> None:
         wanted = self.options.return_token_log_probabilities
+        num_prefix_tokens = len(self.options.target_prefix)
+        length = len(beam.tokens) - num_prefix_tokens
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
             # A hypothesis that was stopped before its first token has length 0.
-            score=_normalize(beam.score, len(beam.tokens) or 1, self.options.length_penalty),
-            log_probabilities=tuple(beam.log_probabilities) if wanted else None,
+            score=_normalize(beam.score, length or 1, self.options.length_penalty),
+            log_probabilities=tuple(beam.log_probabilities[num_prefix_tokens:]) if wanted else None,
             finish_reason=reason,
+            num_prefix_tokens=num_prefix_tokens,
+            tops=tuple(beam.tops),
         )
         self._pool.append(hypothesis)
         self._pool.sort(key=_descending_score)  # stable: of equals the earlier one stays ahead
         del self._pool[self.options.num_beams :]
 
     def decided_tokens(self) -> list[int]:
-        """The prefix that all live and all pooled hypotheses share."""
+        """What all live and all pooled hypotheses begin with, once the prefix is whole."""
+        if self.target_length < len(self.options.target_prefix):
+            return []
         if self._is_finished:
             return list(self._pool[0].tokens)
         tokens = [beam.tokens for beam in self._live]

@@ -39,11 +39,13 @@ class GenerateOptions:
     """How to decode one input, complete and checked."""
 
     max_new_tokens: int
-    """At least 1; the end token counts."""
+    """At least 1; the end token counts, the prefix does not."""
+    target_prefix: tuple[int, ...] = ()
+    """What the target begins with, behind the start token."""
     num_beams: int = 1
     """1 is greedy search."""
     num_return_sequences: int = 1
-    """At most ``num_beams``."""
+    """At most ``num_beams``, unless hypotheses are drawn or alternatives."""
     length_penalty: float = 1.0
     """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``."""
     early_stopping: bool = False
@@ -60,15 +62,53 @@ class GenerateOptions:
     """What a target that reaches ``max_new_tokens`` ends with."""
     suppressed_tokens: tuple[int, ...] = ()
     """Never generated, unless forced."""
+    suppressed_sequences: tuple[tuple[int, ...], ...] = ()
+    """Each of two tokens or more; never generated, unless forced."""
+    do_sample: bool = False
+    """Tokens are drawn by their probabilities; with one beam only."""
+    temperature: float = 1.0
+    """Divides scores before sampling; 1 is off."""
+    top_k: int = 0
+    """Sampling considers this many of the most probable tokens; 0 is off."""
+    top_p: float = 1.0
+    """Sampling considers the tokens that make up this much of the probability; 1 is off."""
+    seed: int = 0
+    """Where the random numbers of sampling come from."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
     max_time: float = math.inf
     """Seconds from the arrival of the request after which decoding ends with what it has."""
+    top_log_probability_count: int = 0
+    """Most probable tokens to report at each position; 0 is off."""
+    return_alternatives: bool = False
+    """Hypotheses begin with the most probable tokens, one each; with one beam only."""
+    min_alternative_probability: float = 0.0
+    """First tokens less probable are no alternatives; 0 is off."""
+
+    @property
+    def max_length(self) -> int:
+        """Target tokens at most, the prefix included."""
+        return len(self.target_prefix) + self.max_new_tokens
+
+    @property
+    def num_fixed_tokens(self) -> int:
+        """Target tokens that leave no choice, from the first one on."""
+        if self.target_prefix or self.forced_bos_token_id is None:
+            return len(self.target_prefix)
+        return 1
 
     @property
     def needs_log_probabilities(self) -> bool:
-        """Whether the step must normalise logits; greedy search alone can do without."""
+        """Whether the step must normalise logits; with one beam it can do without."""
         return self.num_beams > 1 or self.return_scores or self.return_token_log_probabilities
+
+
+class TokenLogProbability(NamedTuple):
+    """A token that might have been taken."""
+
+    token: int
+    log_probability: float
+    """By the model, before any rule."""
 
 
 class Candidate(NamedTuple):
@@ -81,6 +121,8 @@ class Candidate(NamedTuple):
     """Sum of log-probabilities with this token; 0 when nobody asked for log-probabilities."""
     log_probability: float
     """Of this token alone; 0 when nobody asked."""
+    top: tuple[TokenLogProbability, ...] = ()
+    """The most probable tokens in its place, best first; empty when nobody asked."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,12 +130,15 @@ class Hypothesis:
     """One finished target."""
 
     tokens: tuple[int, ...]
-    """Without the start token; with the end token if it was produced."""
+    """Without the start token; with the prefix, and the end token if it was produced."""
     score: float | None
-    """None when greedy search was not asked for it."""
+    """None when one beam was not asked for it."""
     log_probabilities: tuple[float, ...] | None
-    """Of each token; None when not asked for."""
+    """Of each token behind the prefix; None when not asked for."""
     finish_reason: FinishReason
+    num_prefix_tokens: int = 0
+    tops: tuple[tuple[TokenLogProbability, ...], ...] = ()
+    """The most probable tokens in place of each behind the prefix; empty when not asked for."""
 
 
 class TokenRules(Protocol):
@@ -117,7 +162,7 @@ class TokenRules(Protocol):
 
 
 class SearchState(Protocol):
-    """The hypotheses of one sequence; ``search`` implements it for greedy and beam search."""
+    """The hypotheses of one sequence; ``search`` makes one of several kinds."""
 
     options: GenerateOptions
 
@@ -140,6 +185,10 @@ class SearchState(Protocol):
     @property
     def scores(self) -> list[float]:
         """Sum of log-probabilities of each live hypothesis, [K]."""
+
+    @property
+    def hypothesis_indices(self) -> list[int]:
+        """Which of the hypotheses of the sequence each row holds, [K]."""
 
     def next_inputs(self) -> list[int]:
         """The token each live hypothesis feeds to the next step, [K]."""
@@ -244,9 +293,7 @@ class Sequence:
         """The part of the cache it needs to reach its end."""
         if self.search is None:
             return CacheExtent(0, 0, 0)
-        return CacheExtent(
-            self.search.num_rows, self.search.options.max_new_tokens, self.source_length
-        )
+        return CacheExtent(self.search.num_rows, self.search.options.max_length, self.source_length)
 
     @property
     def work(self) -> int:

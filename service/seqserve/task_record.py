@@ -4,6 +4,7 @@ Each is complete: graphs by the names of their files, and everything a request m
 """
 
 import enum
+import itertools
 from typing import Annotated, Literal, Self
 
 import pydantic
@@ -12,6 +13,9 @@ Count = Annotated[int, pydantic.Field(ge=1)]
 TokenId = Annotated[int, pydantic.Field(ge=0)]
 # A bare file name: a manifest must not reach outside its folder.
 FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+
+
+_Sequence = Annotated[tuple[TokenId, ...], pydantic.Field(min_length=2, strict=False)]
 
 
 class Record(pydantic.BaseModel):
@@ -108,6 +112,12 @@ class GenerationRecord(Record):
     forced_eos_token_id: TokenId | None = None
     suppressed_tokens: Annotated[tuple[TokenId, ...], pydantic.Field(strict=False)] = ()
     """Never generated, unless forced."""
+    suppressed_sequences: Annotated[tuple[_Sequence, ...], pydantic.Field(strict=False)] = ()
+    """Never generated: the last token is barred where the others went before."""
+    do_sample: bool = False
+    temperature: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    top_k: Annotated[int, pydantic.Field(ge=0)] = 0
+    top_p: Annotated[float, pydantic.Field(gt=0, le=1)] = 1.0
     languages: LanguageRecord | None = None
     """None for models that are not told languages."""
 
@@ -117,6 +127,8 @@ class GenerationRecord(Record):
             raise ValueError("max_new_tokens exceeds max_target_length")
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError("min_new_tokens exceeds max_new_tokens")
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("do_sample and several beams exclude each other")
         token_ids = {
             name: getattr(self, name)
             for name in (
@@ -128,7 +140,8 @@ class GenerationRecord(Record):
             )
         }
         token_ids |= {
-            f"suppressed token {token_id}": token_id for token_id in self.suppressed_tokens
+            f"suppressed token {token_id}": token_id
+            for token_id in itertools.chain(self.suppressed_tokens, *self.suppressed_sequences)
         }
         if self.languages is not None:
             token_ids |= {f"language {code}": one for code, one in self.languages.target.items()}

@@ -34,7 +34,7 @@ def least_work(sequence: Sequence) -> Work:
         return Work(sequence.source_length, 0)
     options = sequence.search.options
     num_steps = min(options.min_new_tokens + 1, options.max_new_tokens)
-    return Work(sequence.source_length, num_steps)
+    return Work(sequence.source_length, len(options.target_prefix) + num_steps)
 
 
 def due_answers(

@@ -98,6 +98,10 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
 
+    def encode_plain(self, text: str) -> tuple[int, ...]:
+        """Token ids of a text, without special tokens around it."""
+        return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
     def encode_truncated(self, text: str, max_length: int) -> tuple[list[int], int]:
         """Token ids of a text, cut at its end to at most ``max_length``.
 
@@ -150,6 +154,10 @@ class Tokenizer:
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
 
+    def entry(self, token_id: int) -> str:
+        """The vocabulary entry of an id; empty if it has none."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def ends_in_bytes(self, token_ids: list[int]) -> bool:
         """Whether the last token of the text is a byte, like ``<0xE6>``.
 
@@ -158,7 +166,7 @@ class Tokenizer:
         """
         for token_id in reversed(token_ids):
             if token_id not in self._special_ids:
-                return _BYTE.fullmatch(self._tokenizer.id_to_token(token_id) or "") is not None
+                return _BYTE.fullmatch(self.entry(token_id)) is not None
         return False
 
 

@@ -15,6 +15,7 @@ from seqserve.client import (
     Piece,
     Timing,
     Token,
+    TokenLogProbability,
     messages,
 )
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
@@ -29,6 +30,16 @@ ALL_OPTIONS = GenerateOptions(
     no_repeat_ngram_size=3,
     repetition_penalty=1.5,
     forced_bos_token_id=0,
+    do_sample=False,
+    temperature=0.5,
+    top_k=0,
+    top_p=0.75,
+    seed=0,
+    suppressed_token_ids=[3, 4],
+    suppressed_sequences=["a b", [5, 6]],
+    top_log_probability_count=0,
+    return_alternatives=False,
+    min_alternative_probability=0.0,
     return_scores=True,
     return_token_log_probabilities=False,
 )
@@ -49,7 +60,10 @@ def test_given_options_are_set_even_to_zero_and_false() -> None:
     """Zero and False are choices, not defaults."""
     request = messages.generate_request(["a"], "m", "2", False, ALL_OPTIONS)
     assert names(request.options) == set(ALL_OPTIONS)
-    assert {name: getattr(request.options, name) for name in ALL_OPTIONS} == ALL_OPTIONS
+    sequences = request.options.suppressed_sequences
+    assert [one.text or list(one.token_ids.values) for one in sequences] == ["a b", [5, 6]]
+    plain = {name: value for name, value in ALL_OPTIONS.items() if name != "suppressed_sequences"}
+    assert {name: getattr(request.options, name) for name in plain} == plain
 
 
 @pytest.mark.parametrize("option", sorted(ALL_OPTIONS))
@@ -61,10 +75,6 @@ def test_one_option_sets_one_field(option: str) -> None:
         messages.generate_stream_request("a", "", "", False, options),
     ):
         assert names(request.options) == {option}
-        assert all(
-            request.options.HasField(name) is (name == option)  # type: ignore[arg-type]
-            for name in ALL_OPTIONS
-        )
 
 
 def test_inputs_are_texts_or_token_ids_in_their_order() -> None:
@@ -159,6 +169,15 @@ def test_hypotheses_are_complete() -> None:
     assert (generation.source_token_count, generation.truncated_token_count) == (9, 4)
 
 
+def test_seed_is_that_of_drawn_hypotheses() -> None:
+    """Zero is a seed; None says that nothing was drawn."""
+    seeds = [
+        messages.to_generation(generation_pb2.GenerateResult(seed=seed)).seed
+        for seed in (None, 0, 2**63 - 1)
+    ]
+    assert seeds == [None, 0, 2**63 - 1]
+
+
 def test_times_are_in_seconds() -> None:
     """Whole seconds and nanoseconds add up; what is unset is 0."""
     timing = generation_pb2.GenerationTiming(
@@ -224,6 +243,10 @@ def test_model_has_the_settings_of_its_task() -> None:
             max_target_length=6,
             max_num_beams=4,
             forced_eos_token_id=0,
+            do_sample=True,
+            top_k=5,
+            top_p=0.5,
+            suppressed_sequences=[model_pb2.TokenSequence(token_ids=[3, 4])],
             target_languages=["de", "en"],
         ),
     )
@@ -254,6 +277,11 @@ def test_model_has_the_settings_of_its_task() -> None:
             forced_bos_token_id=None,
             forced_eos_token_id=0,
             suppressed_token_ids=(),
+            do_sample=True,
+            temperature=0.0,
+            top_k=5,
+            top_p=0.5,
+            suppressed_sequences=((3, 4),),
             max_target_length=6,
             max_num_beams=4,
             target_vocabulary_size=0,
@@ -277,3 +305,34 @@ def test_languages_go_to_every_input_or_one_to_each() -> None:
     ]
     with pytest.raises(ValueError, match="`target_language` must be one language or one for each"):
         messages.generate_request(["a", "b"], "", "", False, {}, "en", ["de"])
+
+
+def test_prefixes_go_to_every_input_or_one_to_each() -> None:
+    """One text is for all; a list has a text, ids or nothing for each input."""
+    request = messages.generate_request(["a", [1]], "", "", False, {}, target_prefix="x")
+    assert [one.target_prefix_text for one in request.inputs] == ["x", "x"]
+    prefixes: list[messages.Source] = ["x", [5, 6], ""]
+    request = messages.generate_request(["a", "b", "c"], "", "", False, {}, target_prefix=prefixes)
+    kinds = ["target_prefix_text", "target_prefix_token_ids", None]
+    assert [one.WhichOneof("target_prefix") for one in request.inputs] == kinds
+    assert list(request.inputs[1].target_prefix_token_ids.values) == [5, 6]
+    stream = messages.generate_stream_request("a", "", "", False, {}, target_prefix=[5])
+    assert list(stream.input.target_prefix_token_ids.values) == [5]
+    with pytest.raises(ValueError, match="`target_prefix` must be one text or one text or list of"):
+        messages.generate_request(["a", "b"], "", "", False, {}, target_prefix=["x"])
+    with pytest.raises(TypeError, match="must be wrapped in a list"):
+        messages.generate_request(["a", "b"], "", "", False, {}, target_prefix=[5, 6])
+
+
+def test_top_tokens_are_records() -> None:
+    """One tuple for each token behind the prefix."""
+    one = generation_pb2.TokenLogProbability(token_id=5, piece="x", log_probability=-0.5)
+    message = generation_pb2.Hypothesis(
+        token_ids=[4, 5],
+        prefix_token_count=1,
+        top_log_probabilities=[generation_pb2.TopLogProbabilities(values=[one])],
+    )
+    result = generation_pb2.GenerateResult(hypotheses=[message])
+    (hypothesis,) = messages.to_generation(result).hypotheses
+    assert hypothesis.prefix_token_count == 1
+    assert hypothesis.top_log_probabilities == ((TokenLogProbability(5, "x", -0.5),),)

@@ -384,3 +384,57 @@ def test_tokenize_prints_json(server: FakeServer) -> None:
         "is_special": False,
     }
     assert (second["input"], len(second["tokens"])) == ("c", 1)
+
+
+def test_sampling_options_are_sent_and_the_seed_is_told(server: FakeServer) -> None:
+    """The server's choice on standard error, so that the same can be drawn again."""
+    flags = ["--do-sample", "--temperature", "0.5", "--top-k", "4", "--top-p", "0.75"]
+    for more in ([], ["--stream"]):
+        result = run(server, "generate", "a", *flags, *more)
+        assert result.stderr == "note: input 1 was drawn with --seed 99\n"
+        assert not run(server, "generate", "a", *flags, *more, "--seed", "7").stderr
+    assert not run(server, "generate", "a", "--no-do-sample").stderr
+    sent = [
+        {one.name: value for one, value in each.options.ListFields()} for each in server.requests
+    ]
+    values = {"do_sample": True, "temperature": 0.5, "top_k": 4, "top_p": 0.75}
+    assert sent == [
+        values,
+        values | {"seed": 7},
+        values,
+        values | {"seed": 7},
+        {"do_sample": False},
+    ]
+
+
+def test_lists_and_prefixes_are_sent(server: FakeServer) -> None:
+    """An option that may be given several times, and a text for every input."""
+    run(
+        server,
+        *("generate", "a", "b", "--target-prefix", "x y", "--return-alternatives"),
+        *("--num-return-sequences", "2", "--min-alternative-probability", "0.25"),
+        *("--suppressed-token-id", "5", "--suppressed-token-id", "6"),
+        *("--suppressed-sequence", "bad word", "--suppressed-sequence", "worse"),
+        *("--json", "--top-log-probability-count", "3"),
+    )
+    run(server, "generate", "--stream", "a", "--target-prefix", "x")
+    request, stream = server.requests
+    assert [one.target_prefix_text for one in request.inputs] == ["x y", "x y"]
+    options = request.options
+    assert list(options.suppressed_token_ids) == [5, 6]
+    assert [one.text for one in options.suppressed_sequences] == ["bad word", "worse"]
+    assert (options.return_alternatives, options.min_alternative_probability) == (True, 0.25)
+    assert options.top_log_probability_count == 3
+    assert stream.input.target_prefix_text == "x"
+    assert not stream.options.ListFields()
+
+
+@pytest.mark.parametrize("flags", [[], ["--json", "--stream"]])
+def test_top_tokens_that_nothing_prints_are_wrong_usage(
+    server: FakeServer, flags: list[str]
+) -> None:
+    """Exit code 2 before any call."""
+    result = run(server, "generate", "a", "--top-log-probability-count", "3", *flags)
+    assert result.exit_code == 2
+    assert "is printed with --json and without --stream only" in " ".join(result.stderr.split())
+    assert not server.requests

@@ -43,10 +43,12 @@ def make_record(**languages: Any) -> GenerationRecord:
     )
 
 
-def resolve(record: GenerationRecord, *, is_bos_chosen: bool = False, **fields: Any) -> Direction:
+def resolve(
+    record: GenerationRecord, *, bos_chosen_by: str | None = None, **fields: Any
+) -> Direction:
     """Resolves one input."""
     message = generation_pb2.GenerateInput(**({"text": "a"} | fields))
-    return resolve_direction(message, "inputs[3]", record, is_bos_chosen=is_bos_chosen)
+    return resolve_direction(message, "inputs[3]", record, bos_chosen_by=bos_chosen_by)
 
 
 def refusal(record: GenerationRecord, **fields: Any) -> tuple[str, str]:
@@ -158,8 +160,8 @@ def test_token_ids_hold_their_source_language() -> None:
 def test_chosen_first_token_takes_the_place_of_the_language() -> None:
     """Both together are refused."""
     record = make_record(default_source="eng_Latn")
-    assert resolve(record, is_bos_chosen=True).forced_bos_token_id is None
-    field, text = refusal(record, is_bos_chosen=True, target_language="deu_Latn")
+    assert resolve(record, bos_chosen_by="forced_bos_token_id").forced_bos_token_id is None
+    field, text = refusal(record, bos_chosen_by="forced_bos_token_id", target_language="deu_Latn")
     assert field == "inputs[3].target_language"
     assert text.endswith("must not be set: `forced_bos_token_id` takes its place")
 

@@ -230,6 +230,11 @@ def test_malformed_json_is_refused(content: bytes, folder: Path) -> None:
         ("generation", "decoder_start_token_id", -1, "generation.decoder_start_token_id: Input"),
         ("generation", "max_new_tokens", 51, "max_new_tokens exceeds max_target_length"),
         ("generation", "num_beams", 0, "generation.num_beams: Input should be greater than"),
+        ("generation", "temperature", 0.0, "generation.temperature: Input should be greater than"),
+        ("generation", "top_p", 1.5, "generation.top_p: Input should be less than or equal to 1"),
+        ("generation", "top_k", -1, "generation.top_k: Input should be greater than or equal to 0"),
+        ("generation", "suppressed_sequences", [[3]], "suppressed_sequences.0: Tuple should have"),
+        ("generation", "suppressed_sequences", [[3, 32]], "suppressed token 32 is not in the"),
     ],
 )
 def test_wrong_fields_are_refused(
@@ -239,6 +244,12 @@ def test_wrong_fields_are_refused(
     edit(folder, lambda content: (content[section] if section else content).update({name: value}))
     assert refusal(folder).startswith(f"{folder / MANIFEST_FILE} is malformed: ")
     assert message in refusal(folder)
+
+
+def test_beams_that_sample_are_refused(folder: Path) -> None:
+    """No search does both."""
+    edit(folder, lambda content: content["generation"].update(do_sample=True, num_beams=2))
+    assert "do_sample and several beams exclude each other" in refusal(folder)
 
 
 def test_listed_path_outside_the_folder_is_refused(folder: Path) -> None:

@@ -51,6 +51,7 @@ def test_without_options_nothing_is_active() -> None:
         {"forced_bos_token_id": 0},
         {"forced_eos_token_id": 0},
         {"suppressed_tokens": (0,)},
+        {"suppressed_sequences": ((0, 0),)},
     ],
 )
 def test_each_option_makes_the_rules_active(options: dict[str, Any]) -> None:
@@ -84,6 +85,31 @@ def test_obeying_the_bars_repeats_no_ngram(draws: list[int], size: int) -> None:
     tokens = [START, *target]
     ngrams = [tuple(tokens[index : index + size]) for index in range(len(tokens) - size + 1)]
     assert len(ngrams) == len(set(ngrams))
+
+
+def test_suppressed_sequences_bar_their_last_token() -> None:
+    """Where the others went before, in the prefix or behind it; the start token is none of them."""
+    sequences = ((5, 6), (5, 7), (3, 5, 8), (START, 9))
+    assert barred([], suppressed_sequences=sequences) == []
+    assert barred([5], suppressed_sequences=sequences) == [6, 7]
+    assert barred([3, 5], suppressed_sequences=sequences) == [6, 7, 8]
+    assert barred([5, 3], suppressed_sequences=sequences) == []
+    found = barred([4, 3, 5], target_prefix=(4, 3), suppressed_sequences=sequences)
+    assert found == [6, 7, 8]
+
+
+def test_limits_count_what_comes_behind_the_prefix() -> None:
+    """Minimum and maximum; no first token is forced behind a prefix."""
+    options: dict[str, Any] = {
+        "target_prefix": (5, 6),
+        "min_new_tokens": 1,
+        "max_new_tokens": 2,
+        "forced_bos_token_id": 7,
+        "forced_eos_token_id": EOS,
+    }
+    assert barred([5, 6], **options) == [EOS]
+    assert rules(**options).forced_token([5, 6]) is None
+    assert rules(**options).forced_token([5, 6, 8]) == EOS
 
 
 def test_penalty_lowers_what_was_said_whatever_its_sign() -> None:

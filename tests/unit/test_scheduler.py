@@ -114,13 +114,19 @@ class Simulation:
         widths = [beams for beams in (1, 1, 2, 3, 6) if beams <= limit]
         sequence = make_sequence(
             (len(self.added), *range(chance.randrange(10))),  # the first token tells who it is
-            num_beams=chance.choice(widths),
+            **self._kind(chance.choice(widths)),
             max_new_tokens=chance.randint(1, 6),
             deadline=self._now + chance.choice([3.0, math.inf, math.inf, math.inf]),
             on_tokens=print if chance.random() < 0.5 else None,
         )
         self.added.append(sequence)
         self.scheduler.add(sequence)
+
+    def _kind(self, width: int) -> dict[str, Any]:
+        """Beams, or hypotheses that are drawn side by side."""
+        if width == 1 or self._chance.random() < 0.5:
+            return {"num_beams": width}
+        return {"do_sample": True, "num_return_sequences": width}
 
     def cancel(self) -> None:
         """The caller of some unanswered sequence goes away."""
@@ -179,9 +185,12 @@ class Simulation:
         search = sequence.search
         assert search is not None
         num_beams, length = search.num_rows, search.target_length
-        if num_beams == 1:
-            token = chance.choice([EOS, 10, 11, 12])
-            candidates = [Candidate(0, token, 0.0, 0.0)]
+        if search.options.num_beams == 1:
+            # A drawn hypothesis ends when it likes; then it leaves its row.
+            candidates = [
+                Candidate(index, chance.choice([EOS, 10, 11, 12]), 0.0, 0.0)
+                for index in range(num_beams)
+            ]
         else:
             parents = chance.choices(range(num_beams), k=num_beams)
             num_ends = chance.randint(0, num_beams)

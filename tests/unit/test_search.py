@@ -3,6 +3,7 @@
 import functools
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,10 +34,10 @@ def table(seed: int, history: tuple[int, ...]) -> NDArray[np.float32]:
     return logits
 
 
-def search_for(num_beams: int, max_new_tokens: int = 6, **options: float) -> SearchState:
+def search_for(num_beams: int, max_new_tokens: int = 6, **options: Any) -> SearchState:
     """A search with the given options."""
     return make_search(
-        GenerateOptions(max_new_tokens=max_new_tokens, num_beams=num_beams, **options),  # type: ignore[arg-type]
+        GenerateOptions(max_new_tokens=max_new_tokens, num_beams=num_beams, **options),
         decoder_start_token_id=START,
         eos_token_id=EOS,
     )
@@ -83,13 +84,18 @@ def normalized(seed: int, history: tuple[int, ...]) -> list[float]:
 
 
 def beam_reference(
-    seed: int, num_beams: int, limit: int, length_penalty: float, early_stopping: bool
+    seed: int,
+    num_beams: int,
+    limit: int,
+    length_penalty: float,
+    early_stopping: bool,
+    prefix: tuple[int, ...] = (),
 ) -> list[tuple[float, tuple[int, ...]]]:
     """Beam search as transformers describes it, written with plain lists and no cache.
 
     Source: ``GenerationMixin._beam_search`` of transformers 5, for one input.
     """
-    live: list[tuple[float, tuple[int, ...]]] = [(0.0, (START,))]
+    live: list[tuple[float, tuple[int, ...]]] = [(0.0, (START, *prefix))]
     finished: list[tuple[float, tuple[int, ...]]] = []
     for length in itertools.count(1):
         continuations = [
@@ -179,6 +185,152 @@ def test_beam_search_is_the_reference(
         assert [item.score for item in found] == pytest.approx(scores, abs=1e-4)
         for item in found:
             assert (item.finish_reason is FinishReason.EOS) == (item.tokens[-1] == EOS)
+
+
+PREFIXES = [(4,), (3, 3), (7, 5, 3, 8)]
+
+
+@pytest.mark.parametrize("prefix", PREFIXES)
+@pytest.mark.parametrize("num_beams", [2, 4])
+@pytest.mark.parametrize("early_stopping", [False, True])
+def test_beams_behind_a_prefix_are_the_reference(
+    prefix: tuple[int, ...], num_beams: int, early_stopping: bool
+) -> None:
+    """Scores, lengths and limits are those of the tokens behind it."""
+    for seed in range(12):
+        limit = 1 + seed % 5
+        options: dict[str, Any] = {
+            "num_return_sequences": num_beams,
+            "length_penalty": 0.6,
+            "early_stopping": early_stopping,
+            "target_prefix": prefix,
+            "return_token_log_probabilities": True,
+        }
+        found = run_alone(seed, search_for(num_beams, limit, **options))
+        expected = beam_reference(seed, num_beams, limit, 0.6, early_stopping, prefix)
+        assert [item.tokens for item in found] == [tokens for _, tokens in expected]
+        assert [item.score for item in found] == pytest.approx(
+            [score for score, _ in expected], abs=1e-4
+        )
+        for item in found:
+            assert item.num_prefix_tokens == len(prefix)
+            assert item.log_probabilities is not None
+            length = len(item.tokens) - len(prefix)
+            assert len(item.log_probabilities) == length
+            total = sum(item.log_probabilities) / length**0.6
+            assert item.score == pytest.approx(total, abs=1e-4)
+
+
+@pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}])
+def test_own_beginning_as_a_prefix_is_continued_alike(options: dict[str, Any]) -> None:
+    """Greedy and drawn targets: the rest is the same, and log-probabilities cover only the rest."""
+    values = options | {"return_token_log_probabilities": True, "return_scores": True}
+    for seed in range(20):
+        (whole,) = run_alone(seed, search_for(1, 7, **values))
+        for length in range(1, len(whole.tokens)):
+            prefix = whole.tokens[:length]
+            search = search_for(1, 7 - length, target_prefix=prefix, **values)
+            (found,) = run_alone(seed, search)
+            assert (found.tokens, found.finish_reason) == (whole.tokens, whole.finish_reason)
+            assert whole.log_probabilities is not None
+            assert found.log_probabilities == whole.log_probabilities[length:]
+            assert found.score == pytest.approx(sum(found.log_probabilities), abs=1e-5)
+            assert search.decided_tokens() == list(whole.tokens)
+
+
+@pytest.mark.parametrize("num_beams", [1, 3])
+def test_prefix_is_decided_as_a_whole(num_beams: int) -> None:
+    """Nothing is streamed before its last token, then all of it at once."""
+    search = search_for(num_beams, 4, target_prefix=(7, 5, 3))
+    run = Run(2, search)
+    decided = []
+    while not search.is_finished:
+        rows = list(range(num_beams))
+        run.advance(choose([(search, rows)], np.stack(run.logits()))[0])
+        decided.append(list(search.decided_tokens()))
+    assert decided[:2] == [[], []]
+    assert decided[2][:3] == [7, 5, 3]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 1},
+        {"num_beams": 1, "do_sample": True, "num_return_sequences": 2},
+        {"num_beams": 1, "repetition_penalty": 3.0, "suppressed_tokens": (EOS,)},
+        {"num_beams": 3, "num_return_sequences": 3},
+        {"num_beams": 3, "repetition_penalty": 3.0},
+    ],
+)
+@pytest.mark.parametrize("prefix", [(), (4, 5)])
+def test_top_tokens_are_those_of_the_model(
+    options: dict[str, Any], prefix: tuple[int, ...]
+) -> None:
+    """In place of each token behind the prefix, whatever the rules say; and they change nothing."""
+    for seed in range(5):
+        plain = run_alone(seed, search_for(target_prefix=prefix, **options))
+        found = run_alone(
+            seed, search_for(target_prefix=prefix, top_log_probability_count=4, **options)
+        )
+        assert [item.tokens for item in found] == [item.tokens for item in plain]
+        for item in found:
+            assert len(item.tops) == len(item.tokens) - len(prefix)
+            for place, top in enumerate(item.tops, len(prefix)):
+                exact = np.array(normalized(seed, (START, *item.tokens[:place])))
+                assert [one.token for one in top] == np.argsort(-exact)[:4].tolist()
+                values = [one.log_probability for one in top]
+                assert values == pytest.approx(exact[[one.token for one in top]].tolist(), abs=1e-5)
+
+
+@pytest.mark.parametrize("prefix", [(), (4,), (7, 5, 3)])
+def test_alternatives_begin_with_the_best_tokens_and_go_on_greedily(
+    prefix: tuple[int, ...],
+) -> None:
+    """Ranked by their first token; each is what greedy search makes of that token."""
+    for seed in range(10):
+        values: dict[str, Any] = {"return_scores": True, "target_prefix": prefix}
+        found = run_alone(
+            seed, search_for(1, return_alternatives=True, num_return_sequences=4, **values)
+        )
+        firsts = np.argsort(-table(seed, (START, *prefix)))[:4].tolist()
+        assert [item.tokens[len(prefix)] for item in found] == firsts
+        assert found[0] == run_alone(seed, search_for(1, **values))[0]
+        for item, first in zip(found, firsts, strict=True):
+            if first == EOS:
+                assert item.tokens == (*prefix, EOS)
+                continue
+            longer = search_for(1, 5, target_prefix=(*prefix, first), return_scores=True)
+            (expected,) = run_alone(seed, longer)
+            assert item.tokens == expected.tokens
+            first_score = normalized(seed, (START, *prefix))[first]
+            assert item.score == pytest.approx((expected.score or 0.0) + first_score, abs=1e-4)
+
+
+def test_alternatives_are_as_many_as_there_are() -> None:
+    """Barred tokens are none, unlikely ones need not be, and the best one always is."""
+    options: dict[str, Any] = {"return_alternatives": True, "num_return_sequences": 5}
+    found = run_alone(1, search_for(1, suppressed_tokens=(0, 1, 2, 3, 4, 5, 6), **options))
+    assert {item.tokens[0] for item in found} == {7, 8}
+    probabilities = np.exp(normalized(1, (START,)))
+    for limit in (0.05, 0.2, 1.0):
+        found = run_alone(1, search_for(1, min_alternative_probability=limit, **options))
+        assert len(found) == max(1, min(5, (probabilities >= limit).sum()))
+
+
+def test_alternatives_come_behind_forced_tokens() -> None:
+    """The first token that is not forced; if all are, there is one hypothesis."""
+    options: dict[str, Any] = {
+        "return_alternatives": True,
+        "num_return_sequences": 3,
+        "forced_bos_token_id": 5,
+    }
+    found = run_alone(1, search_for(1, **options))
+    assert [item.tokens[0] for item in found] == [5, 5, 5]
+    firsts = np.argsort(-table(1, (START, 5)))[:3].tolist()
+    assert [item.tokens[1] for item in found] == firsts
+    for limit in (1, 2):
+        (only,) = run_alone(1, search_for(1, limit, forced_eos_token_id=EOS, **options))
+        assert only.tokens == (5, EOS)[2 - limit :]
 
 
 def test_wide_beam_finds_the_most_probable_target() -> None:

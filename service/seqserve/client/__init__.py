@@ -17,6 +17,7 @@ from seqserve.client.results import (
     Piece,
     Timing,
     Token,
+    TokenLogProbability,
 )
 from seqserve.client.sync import Client, GenerationStream
 
@@ -37,4 +38,5 @@ __all__ = [
     "Priority",
     "Timing",
     "Token",
+    "TokenLogProbability",
 ]

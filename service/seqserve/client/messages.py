@@ -19,6 +19,7 @@ from seqserve.client.results import (
     Piece,
     Timing,
     Token,
+    TokenLogProbability,
 )
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2, priority_pb2
 
@@ -40,9 +41,21 @@ class GenerateOptions(TypedDict, total=False):
     no_repeat_ngram_size: int
     repetition_penalty: float
     forced_bos_token_id: int
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    seed: int
+    suppressed_token_ids: Items[int]
+    suppressed_sequences: Items["Source"]
+    """Texts or token ids."""
     return_scores: bool
     return_token_log_probabilities: bool
     max_time: float
+    """Seconds."""
+    top_log_probability_count: int
+    return_alternatives: bool
+    min_alternative_probability: float
 
 
 Priority = Literal["", "low", "normal", "high"]
@@ -66,17 +79,19 @@ def generate_request(
     source_language: Languages = "",
     target_language: Languages = "",
     priority: Priority = "",
+    target_prefix: Source | Items[Source] = "",
 ) -> generation_pb2.GenerateRequest:
     """A request for several inputs."""
-    pairs = zip(
+    parts = zip(
         _spread(source_language, len(inputs), "source_language"),
         _spread(target_language, len(inputs), "target_language"),
+        _spread_prefixes(target_prefix, len(inputs)),
         strict=True,
     )
     return generation_pb2.GenerateRequest(
         model_name=model,
         model_version=version,
-        inputs=[_input(source, *pair) for source, pair in zip(inputs, pairs, strict=True)],
+        inputs=[_input(source, *part) for source, part in zip(inputs, parts, strict=True)],
         options=_options(options),
         truncate=truncate,
         priority=_priority(priority),
@@ -92,12 +107,13 @@ def generate_stream_request(
     source_language: str = "",
     target_language: str = "",
     priority: Priority = "",
+    target_prefix: Source = "",
 ) -> generation_pb2.GenerateStreamRequest:
     """A request for one streamed input."""
     return generation_pb2.GenerateStreamRequest(
         model_name=model,
         model_version=version,
-        input=_input(source, source_language, target_language),
+        input=_input(source, source_language, target_language, target_prefix),
         options=_options(options),
         truncate=truncate,
         priority=_priority(priority),
@@ -135,11 +151,19 @@ def detokenize_request(
 
 
 def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
-    fields: dict[str, Any] = dict(options)
-    seconds = fields.pop("max_time", None)
-    message = generation_pb2.GenerateOptions(**fields)
+    """What is given, and nothing else."""
+    plain: dict[str, Any] = {**options}
+    message = generation_pb2.GenerateOptions()
+    for sequence in plain.pop("suppressed_sequences", ()):
+        entry = message.suppressed_sequences.add()
+        if isinstance(sequence, str):
+            entry.text = sequence
+        else:
+            entry.token_ids.values.extend(sequence)
+    seconds = plain.pop("max_time", None)
     if seconds is not None:
         message.max_time.FromNanoseconds(round(seconds * 1e9))
+    message.MergeFrom(generation_pb2.GenerateOptions(**plain))
     return message
 
 
@@ -150,7 +174,7 @@ def _priority(priority: Priority) -> priority_pb2.Priority.ValueType:
 
 
 def _input(
-    source: Source, source_language: str, target_language: str
+    source: Source, source_language: str, target_language: str, target_prefix: Source
 ) -> generation_pb2.GenerateInput:
     message = generation_pb2.GenerateInput(
         source_language=source_language, target_language=target_language
@@ -159,6 +183,11 @@ def _input(
         message.text = source
     else:
         message.token_ids.values.extend(source)
+    if len(target_prefix):
+        if isinstance(target_prefix, str):
+            message.target_prefix_text = target_prefix
+        else:
+            message.target_prefix_token_ids.values.extend(target_prefix)
     return message
 
 
@@ -172,6 +201,19 @@ def _spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
             f"{len(languages)} for {num_inputs} inputs"
         )
     return list(languages)
+
+
+def _spread_prefixes(prefixes: Source | Items[Source], num_inputs: int) -> list[Source]:
+    """The target prefix of each input."""
+    if isinstance(prefixes, str):
+        return [prefixes] * num_inputs
+    listed = as_list(prefixes)
+    if len(listed) != num_inputs:
+        raise ValueError(
+            "`target_prefix` must be one text or one text or list of token ids for each input, but "
+            f"there are {len(listed)} for {num_inputs} inputs"
+        )
+    return listed
 
 
 def as_list(inputs: Source | Items[Source]) -> list[Source]:
@@ -196,6 +238,7 @@ def to_generation(message: generation_pb2.GenerateResult) -> Generation:
             _seconds(timing.encode_duration),
             _seconds(timing.decode_duration),
         ),
+        seed=message.seed if message.HasField("seed") else None,
     )
 
 
@@ -211,6 +254,14 @@ def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
         score=message.score if message.HasField("score") else None,
         token_log_probabilities=tuple(message.token_log_probabilities),
         finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
+        prefix_token_count=message.prefix_token_count,
+        top_log_probabilities=tuple(
+            tuple(
+                TokenLogProbability(one.token_id, one.piece, one.log_probability)
+                for one in top.values
+            )
+            for top in message.top_log_probabilities
+        ),
     )
 
 
@@ -279,6 +330,11 @@ def _generation(message: model_pb2.GenerationSettings) -> GenerationSettings:
         forced_bos_token_id=message.forced_bos_token_id if has_bos else None,
         forced_eos_token_id=message.forced_eos_token_id if has_eos else None,
         suppressed_token_ids=tuple(message.suppressed_token_ids),
+        do_sample=message.do_sample,
+        temperature=message.temperature,
+        top_k=message.top_k,
+        top_p=message.top_p,
+        suppressed_sequences=tuple(tuple(one.token_ids) for one in message.suppressed_sequences),
         max_target_length=message.max_target_length,
         max_num_beams=message.max_num_beams,
         target_vocabulary_size=message.target_vocabulary_size,

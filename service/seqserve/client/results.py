@@ -21,17 +21,31 @@ class Timing:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class TokenLogProbability:
+    """A token and how likely the model finds it."""
+
+    token_id: int
+    piece: str
+    """The vocabulary entry."""
+    log_probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Hypothesis:
     """One generated target."""
 
     text: str
     token_ids: tuple[int, ...]
-    """With the end token if it was produced."""
+    """With the target prefix, and the end token if it was produced."""
     score: float | None
-    """None when greedy search was not asked for it."""
+    """None when one beam was not asked for it."""
     token_log_probabilities: tuple[float, ...]
-    """Empty when not asked for."""
+    """Of the tokens behind the target prefix; empty when not asked for."""
     finish_reason: FinishReason
+    prefix_token_count: int = 0
+    """How many of ``token_ids`` are the target prefix."""
+    top_log_probabilities: tuple[tuple[TokenLogProbability, ...], ...] = ()
+    """The most probable tokens in place of each behind the prefix; empty when not asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -39,15 +53,17 @@ class Generation:
     """What was generated from one input."""
 
     hypotheses: tuple[Hypothesis, ...]
-    """Best first."""
+    """Best first; drawn ones in the order of drawing."""
     source_token_count: int
     truncated_token_count: int
     """Source tokens that were cut; 0 unless ``truncate`` was set."""
     timing: Timing
+    seed: int | None
+    """With which hypotheses were drawn; None if they were not."""
 
     @property
     def text(self) -> str:
-        """The text of the best hypothesis."""
+        """The text of the first hypothesis."""
         return self.hypotheses[0].text
 
 
@@ -97,6 +113,11 @@ class GenerationSettings:
     forced_bos_token_id: int | None
     forced_eos_token_id: int | None
     suppressed_token_ids: tuple[int, ...]
+    do_sample: bool
+    temperature: float
+    top_k: int
+    top_p: float
+    suppressed_sequences: tuple[tuple[int, ...], ...]
     max_target_length: int
     """Largest ``max_new_tokens``."""
     max_num_beams: int

@@ -80,12 +80,17 @@ class Client:
         version: str = "",
         source_language: Languages = "",
         target_language: Languages = "",
+        target_prefix: Source | Items[Source] = "",
         truncate: bool = False,
         priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
     ) -> list[Generation]:
-        """Generates from one text, or from several texts or lists of token ids, in their order."""
+        """Generates from one text, or from several texts or lists of token ids, in their order.
+
+        A ``target_prefix`` is one text for all inputs, or a text or token ids for each, empty for
+        none; languages likewise.
+        """
         request = messages.generate_request(
             messages.as_list(inputs),
             model,
@@ -95,6 +100,7 @@ class Client:
             source_language,
             target_language,
             priority,
+            target_prefix,
         )
         response = self._call(self._generation.Generate, request, timeout_seconds)
         return [messages.to_generation(result) for result in response.results]
@@ -107,6 +113,7 @@ class Client:
         version: str = "",
         source_language: str = "",
         target_language: str = "",
+        target_prefix: Source = "",
         truncate: bool = False,
         priority: Priority = "",
         timeout_seconds: float | None = None,
@@ -122,6 +129,7 @@ class Client:
             source_language,
             target_language,
             priority,
+            target_prefix,
         )
         call = self._generation.GenerateStream(
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata

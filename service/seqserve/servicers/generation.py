@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import time
 from collections.abc import Sequence as Items
 from typing import Any
@@ -15,7 +16,14 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
-from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
+from seqserve.sequence import (
+    Answer,
+    FinishReason,
+    Generation,
+    Hypothesis,
+    Sequence,
+    TokenLogProbability,
+)
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
@@ -35,6 +43,9 @@ from seqserve.servicers.requests import (
     to_duration,
     tokenize,
 )
+from seqserve.servicers.suppression import suppress
+from seqserve.servicers.target_prefix import begin_with_prefix
+from seqserve.servicers.target_texts import Layers, tokenize_targets
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
@@ -67,8 +78,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
-                _result(model, answer, source)
-                for answer, (_, source) in zip(answers, prepared, strict=True)
+                _result(model, answer, source, sequence)
+                for answer, (sequence, source) in zip(answers, prepared, strict=True)
             ],
             model=_reference(model),
         )
@@ -108,11 +119,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.put_nowait(None))
-                await self._write(model, source, arrivals, future, context)
+                await self._write(model, sequence, source, arrivals, future, context)
 
     async def _write(
         self,
         model: ServedModel,
+        sequence: Sequence,
         source: Source,
         arrivals: asyncio.Queue[list[int] | None],
         future: asyncio.Future[Answer],
@@ -131,7 +143,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
             reference = None
             tokens = await arrivals.get()
-        result = _result(model, await future, source)
+        result = _result(model, await future, source, sequence)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
@@ -151,18 +163,34 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         assert record is not None
         arrived_at, expires_at = time.monotonic(), deadline(context, self._config)
         priority, caller = resolve_priority(request.priority), caller_of(context)
+        expires_at = deadline(context, self._config)
+        own_layers = [
+            [(message.options, f"{field}.options")] if message.HasField("options") else []
+            for message, field in inputs
+        ]
+        texts = await tokenize_targets(
+            model, inputs, [*option_layers, *itertools.chain(*own_layers)], self._config
+        )
         options, directions = [], []
-        for message, field in inputs:
-            layers = list(option_layers)
-            if message.HasField("options"):
-                layers.append((message.options, f"{field}.options"))
-            is_bos_chosen = any(layer.HasField("forced_bos_token_id") for layer, _ in layers)
+        for (message, field), own in zip(inputs, own_layers, strict=True):
+            layers = [*option_layers, *own]
             chosen = resolve_options(layers, record, self._config)
-            direction = resolve_direction(message, field, record, is_bos_chosen=is_bos_chosen)
+            direction = resolve_direction(
+                message, field, record, bos_chosen_by=_find_bos_chooser(message, layers)
+            )
             if direction.forced_bos_token_id is not None:
                 chosen = dataclasses.replace(
                     chosen, forced_bos_token_id=direction.forced_bos_token_id
                 )
+            chosen = suppress(chosen, layers, texts, record)
+            chosen = begin_with_prefix(
+                chosen,
+                message,
+                field,
+                texts,
+                record,
+                is_limit_chosen=any(layer.HasField("max_new_tokens") for layer, _ in layers),
+            )
             options.append(chosen)
             directions.append(direction)
         sources = await self._read_sources(model, inputs, directions, request.truncate)
@@ -224,6 +252,21 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         return [sources[index] for index in range(len(inputs))]
 
 
+def _find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> str | None:
+    """The field in which the request says the first token of the target itself."""
+    paths = [path for layer, path in layers if layer.HasField("forced_bos_token_id")]
+    if message.WhichOneof("target_prefix") != "target_prefix_token_ids":
+        return "forced_bos_token_id" if paths else None
+    if paths:
+        field = f"{paths[-1]}.forced_bos_token_id"
+        raise InvalidRequestError(
+            field,
+            "`forced_bos_token_id` has no effect with `target_prefix_token_ids`, which begin with "
+            "the first token; leave one of them out",
+        )
+    return "target_prefix_token_ids"
+
+
 def _read_token_ids(
     model: ServedModel, token_ids: Items[int], field: str, truncate: bool
 ) -> Source:
@@ -248,10 +291,18 @@ def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb2.GenerateResult:
+def _result(
+    model: ServedModel, answer: Answer, source: Source, sequence: Sequence
+) -> generation_pb2.GenerateResult:
     assert isinstance(answer, Generation)
+    assert sequence.search is not None
+    options = sequence.search.options
     model.metrics.observe_answer(
-        answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)
+        answer.timing,
+        sum(
+            len(hypothesis.tokens) - hypothesis.num_prefix_tokens
+            for hypothesis in answer.hypotheses
+        ),
     )
     timing = answer.timing
     return generation_pb2.GenerateResult(
@@ -263,6 +314,7 @@ def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb
             encode_duration=to_duration(timing.encode_seconds),
             decode_duration=to_duration(timing.decode_seconds),
         ),
+        seed=options.seed if options.do_sample else None,
     )
 
 
@@ -273,4 +325,19 @@ def _hypothesis(model: ServedModel, hypothesis: Hypothesis) -> generation_pb2.Hy
         score=hypothesis.score,
         token_log_probabilities=hypothesis.log_probabilities,
         finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+        prefix_token_count=hypothesis.num_prefix_tokens,
+        top_log_probabilities=[_top(model, top) for top in hypothesis.tops],
+    )
+
+
+def _top(model: ServedModel, top: Items[TokenLogProbability]) -> generation_pb2.TopLogProbabilities:
+    return generation_pb2.TopLogProbabilities(
+        values=[
+            generation_pb2.TokenLogProbability(
+                token_id=one.token,
+                piece=model.target_tokenizer.entry(one.token),
+                log_probability=one.log_probability,
+            )
+            for one in top
+        ]
     )

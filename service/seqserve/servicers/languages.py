@@ -36,7 +36,7 @@ def resolve_direction(
     field: str,
     record: GenerationRecord,
     *,
-    is_bos_chosen: bool,
+    bos_chosen_by: str | None,
 ) -> Direction:
     """Looks the languages of an input up.
 
@@ -44,7 +44,7 @@ def resolve_direction(
         message: The input.
         field: Its path in the request.
         record: What the model knows.
-        is_bos_chosen: Whether the request names the first token itself.
+        bos_chosen_by: The field in which the request names the first token itself, or None.
 
     Raises:
         InvalidRequestError: A language is unknown, missing, or set where it has no effect.
@@ -70,8 +70,8 @@ def resolve_direction(
         tokens[SOURCE_LANGUAGE] = _find(code, languages.source, f"{field}.{SOURCE_LANGUAGE}")
     elif not languages.source:
         _check_unset(message, field, SOURCE_LANGUAGE, "the model reads every language unnamed")
-    if is_bos_chosen and languages.target_mode is TargetMode.FORCED_BOS:
-        _check_unset(message, field, TARGET_LANGUAGE, "`forced_bos_token_id` takes its place")
+    if bos_chosen_by is not None and languages.target_mode is TargetMode.FORCED_BOS:
+        _check_unset(message, field, TARGET_LANGUAGE, f"`{bos_chosen_by}` takes its place")
     elif languages.target and not (is_tokenized and languages.target_mode is TargetMode.SOURCE):
         code = message.target_language or languages.default_target
         tokens[TARGET_LANGUAGE] = _find(code, languages.target, f"{field}.{TARGET_LANGUAGE}")

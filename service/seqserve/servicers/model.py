@@ -174,6 +174,13 @@ def _describe_generation(
         forced_bos_token_id=record.forced_bos_token_id,
         forced_eos_token_id=record.forced_eos_token_id,
         suppressed_token_ids=record.suppressed_tokens,
+        do_sample=record.do_sample,
+        temperature=record.temperature,
+        top_k=record.top_k,
+        top_p=record.top_p,
+        suppressed_sequences=[
+            model_pb2.TokenSequence(token_ids=tokens) for tokens in record.suppressed_sequences
+        ],
     )
     if record.languages is not None:
         message.source_languages.extend(sorted(record.languages.source))

@@ -1,6 +1,7 @@
 """Decoding options: what a request says, over what the model defaults to, within the limits."""
 
 import math
+import secrets
 from typing import Any
 
 from google.protobuf import duration_pb2
@@ -12,6 +13,12 @@ from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
 _BEAM_ONLY = ("length_penalty", "early_stopping")
+_SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
+_MAX_TOP_LOG_PROBABILITIES = 20
+_IN_TOKENS = ("suppressed_token_ids", "suppressed_sequences")
+"""Fields about texts or tokens, which :mod:`seqserve.servicers.suppression` reads."""
+_MAX_INT32 = 2**31 - 1
+_MAX_INT64 = 2**63 - 1
 
 
 def resolve_options(
@@ -33,16 +40,27 @@ def resolve_options(
     paths: dict[str, str] = {}
     for message, path in layers:
         for field, value in message.ListFields():
-            values[field.name], paths[field.name] = value, f"{path}.{field.name}"
+            if field.name not in _IN_TOKENS:
+                values[field.name], paths[field.name] = value, f"{path}.{field.name}"
     checks = _Checks(values, paths)
     num_beams = checks.integer("num_beams", record.num_beams, 1, config.max_num_beams)
     max_new_tokens = checks.integer(
         "max_new_tokens", record.max_new_tokens, 1, record.max_target_length
     )
+    do_sample = bool(values.get("do_sample", record.do_sample))
+    if do_sample and num_beams > 1:
+        raise InvalidRequestError(
+            paths.get("do_sample", paths.get("num_beams", "options")),
+            f"`do_sample` must not be set with beams, but `num_beams` is {num_beams}; set "
+            "`num_beams` to 1, or `do_sample` to false",
+        )
+    return_alternatives = bool(values.get("return_alternatives", False))
+    is_independent = do_sample or return_alternatives
+    max_hypotheses = config.max_num_beams if is_independent else num_beams
     options = GenerateOptions(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
-        num_return_sequences=checks.integer("num_return_sequences", 1, 1, num_beams),
+        num_return_sequences=checks.integer("num_return_sequences", 1, 1, max_hypotheses),
         length_penalty=checks.finite("length_penalty", record.length_penalty),
         early_stopping=bool(values.get("early_stopping", record.early_stopping)),
         # A default beyond the request's own limit bars the end token up to that limit.
@@ -58,9 +76,20 @@ def resolve_options(
         ),
         forced_eos_token_id=record.forced_eos_token_id,
         suppressed_tokens=record.suppressed_tokens,
+        suppressed_sequences=record.suppressed_sequences,
+        do_sample=do_sample,
+        temperature=checks.positive("temperature", record.temperature),
+        top_k=checks.integer("top_k", record.top_k, 0, _MAX_INT32),
+        top_p=checks.probability("top_p", record.top_p),
+        seed=checks.integer("seed", secrets.randbits(63) if do_sample else 0, 0, _MAX_INT64),
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
         max_time=checks.span("max_time", math.inf),
+        top_log_probability_count=checks.integer(
+            "top_log_probability_count", 0, 0, _MAX_TOP_LOG_PROBABILITIES
+        ),
+        return_alternatives=return_alternatives,
+        min_alternative_probability=checks.share("min_alternative_probability"),
     )
     for name in _BEAM_ONLY:
         if name in values and num_beams == 1:
@@ -69,7 +98,39 @@ def resolve_options(
                 f"`{name}` has an effect on beam search only; leave it unset or set `num_beams` "
                 "above 1",
             )
+    for name in _SAMPLING_ONLY:
+        if name in values and not do_sample:
+            raise InvalidRequestError(
+                paths[name],
+                f"`{name}` has an effect on sampling only; leave it unset or set `do_sample`",
+            )
+    _check_alternatives(options, values, paths)
     return options
+
+
+def _check_alternatives(
+    options: GenerateOptions, values: dict[str, int | float | bool], paths: dict[str, str]
+) -> None:
+    """Refuses alternatives where there are none."""
+    name = "min_alternative_probability"
+    if name in values and not options.return_alternatives:
+        raise InvalidRequestError(
+            paths[name],
+            f"`{name}` has an effect on alternatives only; leave it unset or set "
+            "`return_alternatives`",
+        )
+    if not options.return_alternatives:
+        return
+    rule = None
+    if options.num_beams > 1:
+        rule = f"needs `num_beams` 1, but it is {options.num_beams}"
+    elif options.do_sample:
+        rule = "must not be set with `do_sample`: alternatives are continued by greedy search"
+    elif options.num_return_sequences == 1:
+        rule = "needs `num_return_sequences` above 1, but it is 1"
+    if rule is not None:
+        name = "return_alternatives"
+        raise InvalidRequestError(paths[name], f"`{name}` {rule}")
 
 
 class _Checks:
@@ -113,6 +174,18 @@ class _Checks:
         if seconds <= 0:
             raise self._refusal(name, f"must be above 0 seconds, but is {seconds:g}")
         return seconds
+
+    def probability(self, name: str, default: float) -> float:
+        value = self.positive(name, default)
+        if value > 1:
+            raise self._refusal(name, f"must be at most 1, but is {value}")
+        return value
+
+    def share(self, name: str) -> float:
+        value = self.finite(name, 0.0)
+        if not 0 <= value <= 1:
+            raise self._refusal(name, f"must be at least 0 and at most 1, but is {value}")
+        return value
 
     def token(self, name: str, default: int | None, vocabulary_size: int) -> int | None:
         value = self._values.get(name)

@@ -22,7 +22,7 @@ from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import priority_pb2
 
-_INLINE_BYTES = 4096
+INLINE_BYTES = 4096
 """Texts up to this size are tokenized in well under a millisecond; a hop to a thread costs more."""
 
 _PRIORITIES: dict[int, Priority] = {
@@ -143,7 +143,7 @@ async def tokenize(
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
     if frames is None:
         frames = [Frame((), ())] * len(texts)
-    if sum(map(len, texts)) <= _INLINE_BYTES:
+    if sum(map(len, texts)) <= INLINE_BYTES:
         sources = _encode(tokenizer, texts, frames, limit)
     else:
         sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)

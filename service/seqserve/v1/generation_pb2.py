@@ -27,37 +27,43 @@ from seqserve.v1 import model_pb2 as seqserve_dot_v1_dot_model__pb2
 from seqserve.v1 import priority_pb2 as seqserve_dot_v1_dot_priority__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cseqserve/v1/generation.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\x1a\x1aseqserve/v1/priority.proto\"\x8c\x05\n\x0fGenerateOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tnum_beams\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14num_return_sequences\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1a\n\rreturn_scores\x18\x06 \x01(\x08H\x05\x88\x01\x01\x12+\n\x1ereturn_token_log_probabilities\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\n \x01(\x01H\t\x88\x01\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\n\x88\x01\x01\x12+\n\x08max_time\x18\x17 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_max_new_tokensB\x0c\n\n_num_beamsB\x17\n\x15_num_return_sequencesB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x10\n\x0e_return_scoresB!\n\x1f_return_token_log_probabilitiesB\x11\n\x0f_min_new_tokensB\x17\n\x15_no_repeat_ngram_sizeB\x15\n\x13_repetition_penaltyB\x16\n\x14_forced_bos_token_id\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\x05\"\xb6\x01\n\rGenerateInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x00\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x17\n\x0fsource_language\x18\x04 \x01(\t\x12\x17\n\x0ftarget_language\x18\x05 \x01(\tB\x08\n\x06source\"\xd2\x01\n\x0fGenerateRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.Priority\"\x9e\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17token_log_probabilities\x18\x04 \x03(\x02\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.seqserve.v1.FinishReasonB\x08\n\x06_score\"\xad\x01\n\x10GenerationTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa7\x01\n\x0eGenerateResult\x12+\n\nhypotheses\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.Hypothesis\x12\x1a\n\x12source_token_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12-\n\x06timing\x18\x04 \x01(\x0b\x32\x1d.seqserve.v1.GenerationTiming\"l\n\x10GenerateResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.GenerateResult\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\xd7\x01\n\x15GenerateStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x05input\x18\x03 \x01(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.Priority\"0\n\rGeneratePiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\xa9\x01\n\x16GenerateStreamResponse\x12+\n\x05piece\x18\x01 \x01(\x0b\x32\x1a.seqserve.v1.GeneratePieceH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.GenerateResultH\x00\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.seqserve.v1.ModelReferenceB\x07\n\x05\x65vent*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_TIME\x10\x04\x32\xb9\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".seqserve.v1.GenerateStreamRequest\x1a#.seqserve.v1.GenerateStreamResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cseqserve/v1/generation.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\x1a\x1aseqserve/v1/priority.proto\"\xdb\x08\n\x0fGenerateOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tnum_beams\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14num_return_sequences\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1a\n\rreturn_scores\x18\x06 \x01(\x08H\x05\x88\x01\x01\x12+\n\x1ereturn_token_log_probabilities\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\n \x01(\x01H\t\x88\x01\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\n\x88\x01\x01\x12\x16\n\tdo_sample\x18\x0c \x01(\x08H\x0b\x88\x01\x01\x12\x18\n\x0btemperature\x18\r \x01(\x01H\x0c\x88\x01\x01\x12\x12\n\x05top_k\x18\x0e \x01(\x05H\r\x88\x01\x01\x12\x12\n\x05top_p\x18\x0f \x01(\x01H\x0e\x88\x01\x01\x12\x11\n\x04seed\x18\x10 \x01(\x03H\x0f\x88\x01\x01\x12\x1c\n\x14suppressed_token_ids\x18\x11 \x03(\x05\x12=\n\x14suppressed_sequences\x18\x12 \x03(\x0b\x32\x1f.seqserve.v1.SuppressedSequence\x12&\n\x19top_log_probability_count\x18\x13 \x01(\x05H\x10\x88\x01\x01\x12 \n\x13return_alternatives\x18\x14 \x01(\x08H\x11\x88\x01\x01\x12(\n\x1bmin_alternative_probability\x18\x18 \x01(\x01H\x12\x88\x01\x01\x12+\n\x08max_time\x18\x17 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\n\x0f_max_new_tokensB\x0c\n\n_num_beamsB\x17\n\x15_num_return_sequencesB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x10\n\x0e_return_scoresB!\n\x1f_return_token_log_probabilitiesB\x11\n\x0f_min_new_tokensB\x17\n\x15_no_repeat_ngram_sizeB\x15\n\x13_repetition_penaltyB\x16\n\x14_forced_bos_token_idB\x0c\n\n_do_sampleB\x0e\n\x0c_temperatureB\x08\n\x06_top_kB\x08\n\x06_top_pB\x07\n\x05_seedB\x1c\n\x1a_top_log_probability_countB\x16\n\x14_return_alternativesB\x1e\n\x1c_min_alternative_probability\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\x05\"\\\n\x12SuppressedSequence\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x00\x42\n\n\x08sequence\"\x9f\x02\n\rGenerateInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x00\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x17\n\x0fsource_language\x18\x04 \x01(\t\x12\x17\n\x0ftarget_language\x18\x05 \x01(\t\x12\x1c\n\x12target_prefix_text\x18\x06 \x01(\tH\x01\x12\x38\n\x17target_prefix_token_ids\x18\x07 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x01\x42\x08\n\x06sourceB\x0f\n\rtarget_prefix\"\xd2\x01\n\x0fGenerateRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.Priority\"\xfb\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17token_log_probabilities\x18\x04 \x03(\x02\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.seqserve.v1.FinishReason\x12\x1a\n\x12prefix_token_count\x18\x06 \x01(\x05\x12?\n\x15top_log_probabilities\x18\x08 \x03(\x0b\x32 .seqserve.v1.TopLogProbabilitiesB\x08\n\x06_score\"G\n\x13TopLogProbabilities\x12\x30\n\x06values\x18\x01 \x03(\x0b\x32 .seqserve.v1.TokenLogProbability\"O\n\x13TokenLogProbability\x12\x10\n\x08token_id\x18\x01 \x01(\x05\x12\r\n\x05piece\x18\x02 \x01(\t\x12\x17\n\x0flog_probability\x18\x03 \x01(\x02\"\xad\x01\n\x10GenerationTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xc3\x01\n\x0eGenerateResult\x12+\n\nhypotheses\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.Hypothesis\x12\x1a\n\x12source_token_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12-\n\x06timing\x18\x04 \x01(\x0b\x32\x1d.seqserve.v1.GenerationTiming\x12\x11\n\x04seed\x18\x05 \x01(\x03H\x00\x88\x01\x01\x42\x07\n\x05_seed\"l\n\x10GenerateResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.GenerateResult\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\xd7\x01\n\x15GenerateStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x05input\x18\x03 \x01(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.Priority\"0\n\rGeneratePiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\xa9\x01\n\x16GenerateStreamResponse\x12+\n\x05piece\x18\x01 \x01(\x0b\x32\x1a.seqserve.v1.GeneratePieceH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.GenerateResultH\x00\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.seqserve.v1.ModelReferenceB\x07\n\x05\x65vent*v\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x16\n\x12\x46INISH_REASON_TIME\x10\x04\x32\xb9\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".seqserve.v1.GenerateStreamRequest\x1a#.seqserve.v1.GenerateStreamResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seqserve.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2268
-  _globals['_FINISHREASON']._serialized_end=2386
+  _globals['_FINISHREASON']._serialized_start=3205
+  _globals['_FINISHREASON']._serialized_end=3323
   _globals['_GENERATEOPTIONS']._serialized_start=131
-  _globals['_GENERATEOPTIONS']._serialized_end=783
-  _globals['_TOKENIDS']._serialized_start=785
-  _globals['_TOKENIDS']._serialized_end=811
-  _globals['_GENERATEINPUT']._serialized_start=814
-  _globals['_GENERATEINPUT']._serialized_end=996
-  _globals['_GENERATEREQUEST']._serialized_start=999
-  _globals['_GENERATEREQUEST']._serialized_end=1209
-  _globals['_HYPOTHESIS']._serialized_start=1212
-  _globals['_HYPOTHESIS']._serialized_end=1370
-  _globals['_GENERATIONTIMING']._serialized_start=1373
-  _globals['_GENERATIONTIMING']._serialized_end=1546
-  _globals['_GENERATERESULT']._serialized_start=1549
-  _globals['_GENERATERESULT']._serialized_end=1716
-  _globals['_GENERATERESPONSE']._serialized_start=1718
-  _globals['_GENERATERESPONSE']._serialized_end=1826
-  _globals['_GENERATESTREAMREQUEST']._serialized_start=1829
-  _globals['_GENERATESTREAMREQUEST']._serialized_end=2044
-  _globals['_GENERATEPIECE']._serialized_start=2046
-  _globals['_GENERATEPIECE']._serialized_end=2094
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=2097
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2266
-  _globals['_GENERATIONSERVICE']._serialized_start=2389
-  _globals['_GENERATIONSERVICE']._serialized_end=2574
+  _globals['_GENERATEOPTIONS']._serialized_end=1246
+  _globals['_TOKENIDS']._serialized_start=1248
+  _globals['_TOKENIDS']._serialized_end=1274
+  _globals['_SUPPRESSEDSEQUENCE']._serialized_start=1276
+  _globals['_SUPPRESSEDSEQUENCE']._serialized_end=1368
+  _globals['_GENERATEINPUT']._serialized_start=1371
+  _globals['_GENERATEINPUT']._serialized_end=1658
+  _globals['_GENERATEREQUEST']._serialized_start=1661
+  _globals['_GENERATEREQUEST']._serialized_end=1871
+  _globals['_HYPOTHESIS']._serialized_start=1874
+  _globals['_HYPOTHESIS']._serialized_end=2125
+  _globals['_TOPLOGPROBABILITIES']._serialized_start=2127
+  _globals['_TOPLOGPROBABILITIES']._serialized_end=2198
+  _globals['_TOKENLOGPROBABILITY']._serialized_start=2200
+  _globals['_TOKENLOGPROBABILITY']._serialized_end=2279
+  _globals['_GENERATIONTIMING']._serialized_start=2282
+  _globals['_GENERATIONTIMING']._serialized_end=2455
+  _globals['_GENERATERESULT']._serialized_start=2458
+  _globals['_GENERATERESULT']._serialized_end=2653
+  _globals['_GENERATERESPONSE']._serialized_start=2655
+  _globals['_GENERATERESPONSE']._serialized_end=2763
+  _globals['_GENERATESTREAMREQUEST']._serialized_start=2766
+  _globals['_GENERATESTREAMREQUEST']._serialized_end=2981
+  _globals['_GENERATEPIECE']._serialized_start=2983
+  _globals['_GENERATEPIECE']._serialized_end=3031
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=3034
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=3203
+  _globals['_GENERATIONSERVICE']._serialized_start=3326
+  _globals['_GENERATIONSERVICE']._serialized_end=3511
 # @@protoc_insertion_point(module_scope)

@@ -67,15 +67,30 @@ class GenerateOptions(_message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    DO_SAMPLE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_SEQUENCES_FIELD_NUMBER: _builtins.int
+    TOP_LOG_PROBABILITY_COUNT_FIELD_NUMBER: _builtins.int
+    RETURN_ALTERNATIVES_FIELD_NUMBER: _builtins.int
+    MIN_ALTERNATIVE_PROBABILITY_FIELD_NUMBER: _builtins.int
     MAX_TIME_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
-    """Limit of new target tokens, the end token included. At least 1; at most the model's
-    `max_target_length`. A larger value is refused with INVALID_ARGUMENT, never lowered.
+    """Limit of new target tokens, the end token included and the target prefix not. At least 1; at
+    most the model's `max_target_length` less the length of the target prefix. A larger value is
+    refused with INVALID_ARGUMENT, never lowered. Unset: the model's default, or what a prefix
+    leaves if that is less.
     """
     num_beams: _builtins.int
     """Number of beams; 1 is greedy search. At least 1; at most the server's limit of beams."""
     num_return_sequences: _builtins.int
-    """Number of hypotheses to return, best first. At least 1; at most `num_beams`. Default 1."""
+    """Number of hypotheses to return. At least 1. With beams: the best, best first; at most
+    `num_beams`. With `do_sample`: drawn independently, in the order of drawing; at most the
+    server's limit of beams, as for `return_alternatives`. Default 1.
+    """
     length_penalty: _builtins.float
     """Exponent of the length in the score of a finished hypothesis,
     `sum of log-probabilities / length ** length_penalty`. Must be finite. Above 0 favours longer
@@ -87,7 +102,7 @@ class GenerateOptions(_message.Message):
     """
     return_scores: _builtins.bool
     """Whether hypotheses carry a score. Beam search computes it anyhow and always returns it; for
-    greedy search it costs a pass over the vocabulary at each step. Default false.
+    greedy search and sampling it costs a pass over the vocabulary at each step. Default false.
     """
     return_token_log_probabilities: _builtins.bool
     """Whether hypotheses carry the log-probability of each token. Default false."""
@@ -107,6 +122,56 @@ class GenerateOptions(_message.Message):
     """The token every target begins with, an id of the target vocabulary. It counts as a new token
     and scores 0. For models that are told the target language this way, set `target_language`.
     """
+    do_sample: _builtins.bool
+    """Whether tokens are drawn at random by their probabilities, instead of taking the most probable
+    one. What the other options bar or make less likely is considered first, then `temperature`,
+    `top_k` and `top_p`, in this order. Needs `num_beams` 1.
+    """
+    temperature: _builtins.float
+    """Divides the scores before sampling. Above 0; above 1 makes rare tokens more likely, below 1
+    less, 1 is off. Sampling only.
+    """
+    top_k: _builtins.int
+    """Sampling considers this many of the most probable tokens, and those as probable as the last of
+    them. At least 0, which is off. Sampling only.
+    """
+    top_p: _builtins.float
+    """Sampling considers the most probable tokens, as many as it takes for their probabilities to sum
+    up to this. Above 0; at most 1, which is off. Sampling only.
+    """
+    seed: _builtins.int
+    """Where random numbers come from: with the same seed, source and options the same targets are
+    drawn, whatever else the server computes. Each number depends on the seed, which hypothesis it
+    is and the position in the target, and on nothing else. At least 0. Unset: the server draws
+    one, and reports it in the result. Sampling only.
+    """
+    top_log_probability_count: _builtins.int
+    """Number of tokens to report at each position of a hypothesis, the most probable ones. At least
+    0, which is off; at most 20.
+    """
+    return_alternatives: _builtins.bool
+    """Whether hypotheses begin with different tokens: with the `num_return_sequences` most probable
+    ones at the first position that is not forced, behind the target prefix, in this order. Each is
+    continued by greedy search. Fewer are returned if fewer tokens are allowed there. Needs
+    `num_beams` 1 and `num_return_sequences` above 1; not for sampling.
+    """
+    min_alternative_probability: _builtins.float
+    """First tokens less probable than this are no alternatives; the most probable one always is. From
+    0, which is off, to 1. With `return_alternatives` only.
+    """
+    @_builtins.property
+    def suppressed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Tokens that are never generated, unless forced: ids of the target vocabulary, in addition to
+        those the model never generates. At most 1024.
+        """
+
+    @_builtins.property
+    def suppressed_sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___SuppressedSequence]:
+        """Sequences of tokens that are never generated: the last token is barred where the others went
+        before, the target prefix included. In addition to those the model never generates. At most
+        256.
+        """
+
     @_builtins.property
     def max_time(self) -> _duration_pb2.Duration:
         """Time after which decoding ends with what it has, counted from the arrival of the request. Above
@@ -130,12 +195,24 @@ class GenerateOptions(_message.Message):
         no_repeat_ngram_size: _builtins.int | None = ...,
         repetition_penalty: _builtins.float | None = ...,
         forced_bos_token_id: _builtins.int | None = ...,
+        do_sample: _builtins.bool | None = ...,
+        temperature: _builtins.float | None = ...,
+        top_k: _builtins.int | None = ...,
+        top_p: _builtins.float | None = ...,
+        seed: _builtins.int | None = ...,
+        suppressed_token_ids: _abc.Iterable[_builtins.int] | None = ...,
+        suppressed_sequences: _abc.Iterable[Global___SuppressedSequence] | None = ...,
+        top_log_probability_count: _builtins.int | None = ...,
+        return_alternatives: _builtins.bool | None = ...,
+        min_alternative_probability: _builtins.float | None = ...,
         max_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "suppressed_sequences", b"suppressed_sequences", "suppressed_token_ids", b"suppressed_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__do_sample: _TypeAlias = _typing.Literal["do_sample"]  # noqa: Y015
+    _WhichOneofArgType__do_sample: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample"]  # noqa: Y015
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
@@ -144,6 +221,8 @@ class GenerateOptions(_message.Message):
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__max_new_tokens: _TypeAlias = _typing.Literal["_max_new_tokens", b"_max_new_tokens"]  # noqa: Y015
+    _WhichOneofReturnType__min_alternative_probability: _TypeAlias = _typing.Literal["min_alternative_probability"]  # noqa: Y015
+    _WhichOneofArgType__min_alternative_probability: _TypeAlias = _typing.Literal["_min_alternative_probability", b"_min_alternative_probability"]  # noqa: Y015
     _WhichOneofReturnType__min_new_tokens: _TypeAlias = _typing.Literal["min_new_tokens"]  # noqa: Y015
     _WhichOneofArgType__min_new_tokens: _TypeAlias = _typing.Literal["_min_new_tokens", b"_min_new_tokens"]  # noqa: Y015
     _WhichOneofReturnType__no_repeat_ngram_size: _TypeAlias = _typing.Literal["no_repeat_ngram_size"]  # noqa: Y015
@@ -154,10 +233,24 @@ class GenerateOptions(_message.Message):
     _WhichOneofArgType__num_return_sequences: _TypeAlias = _typing.Literal["_num_return_sequences", b"_num_return_sequences"]  # noqa: Y015
     _WhichOneofReturnType__repetition_penalty: _TypeAlias = _typing.Literal["repetition_penalty"]  # noqa: Y015
     _WhichOneofArgType__repetition_penalty: _TypeAlias = _typing.Literal["_repetition_penalty", b"_repetition_penalty"]  # noqa: Y015
+    _WhichOneofReturnType__return_alternatives: _TypeAlias = _typing.Literal["return_alternatives"]  # noqa: Y015
+    _WhichOneofArgType__return_alternatives: _TypeAlias = _typing.Literal["_return_alternatives", b"_return_alternatives"]  # noqa: Y015
     _WhichOneofReturnType__return_scores: _TypeAlias = _typing.Literal["return_scores"]  # noqa: Y015
     _WhichOneofArgType__return_scores: _TypeAlias = _typing.Literal["_return_scores", b"_return_scores"]  # noqa: Y015
     _WhichOneofReturnType__return_token_log_probabilities: _TypeAlias = _typing.Literal["return_token_log_probabilities"]  # noqa: Y015
     _WhichOneofArgType__return_token_log_probabilities: _TypeAlias = _typing.Literal["_return_token_log_probabilities", b"_return_token_log_probabilities"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    _WhichOneofReturnType__temperature: _TypeAlias = _typing.Literal["temperature"]  # noqa: Y015
+    _WhichOneofArgType__temperature: _TypeAlias = _typing.Literal["_temperature", b"_temperature"]  # noqa: Y015
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    _WhichOneofReturnType__top_log_probability_count: _TypeAlias = _typing.Literal["top_log_probability_count"]  # noqa: Y015
+    _WhichOneofArgType__top_log_probability_count: _TypeAlias = _typing.Literal["_top_log_probability_count", b"_top_log_probability_count"]  # noqa: Y015
+    _WhichOneofReturnType__top_p: _TypeAlias = _typing.Literal["top_p"]  # noqa: Y015
+    _WhichOneofArgType__top_p: _TypeAlias = _typing.Literal["_top_p", b"_top_p"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__do_sample) -> _WhichOneofReturnType__do_sample | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
@@ -166,6 +259,8 @@ class GenerateOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_new_tokens) -> _WhichOneofReturnType__max_new_tokens | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__min_alternative_probability) -> _WhichOneofReturnType__min_alternative_probability | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__min_new_tokens) -> _WhichOneofReturnType__min_new_tokens | None: ...
     @_typing.overload
@@ -177,9 +272,21 @@ class GenerateOptions(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__repetition_penalty) -> _WhichOneofReturnType__repetition_penalty | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__return_alternatives) -> _WhichOneofReturnType__return_alternatives | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_scores) -> _WhichOneofReturnType__return_scores | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__return_token_log_probabilities) -> _WhichOneofReturnType__return_token_log_probabilities | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__temperature) -> _WhichOneofReturnType__temperature | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_log_probability_count) -> _WhichOneofReturnType__top_log_probability_count | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_p) -> _WhichOneofReturnType__top_p | None: ...
 
 Global___GenerateOptions: _TypeAlias = GenerateOptions  # noqa: Y015
 
@@ -192,8 +299,8 @@ class TokenIds(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the model's source vocabulary, special tokens included as the model expects them (the
-        end token, say): nothing is added.
+        """Ids of the source or target vocabulary, special tokens included as the model expects them (the
+        end token of a source, say): nothing is added.
         """
 
     def __init__(
@@ -210,6 +317,41 @@ class TokenIds(_message.Message):
 Global___TokenIds: _TypeAlias = TokenIds  # noqa: Y015
 
 @_typing.final
+class SuppressedSequence(_message.Message):
+    """What a target must not contain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text, at most 256 bytes; tokenized by the server without special tokens, as it is written at
+    the beginning of a text, behind a space, and within a word. The same text made of other
+    tokens is not barred.
+    """
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Ids of the target vocabulary, at most 64. The end token alone must be named in
+        `suppressed_token_ids`.
+        """
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sequence", b"sequence", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_sequence: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_sequence: _TypeAlias = _typing.Literal["sequence", b"sequence"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_sequence) -> _WhichOneofReturnType_sequence | None: ...
+
+Global___SuppressedSequence: _TypeAlias = SuppressedSequence  # noqa: Y015
+
+@_typing.final
 class GenerateInput(_message.Message):
     """One source to generate from."""
 
@@ -220,6 +362,8 @@ class GenerateInput(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
     TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_PREFIX_TEXT_FIELD_NUMBER: _builtins.int
+    TARGET_PREFIX_TOKEN_IDS_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """Text; tokenized by the server with the model's tokenizer."""
     source_language: _builtins.str
@@ -230,7 +374,12 @@ class GenerateInput(_message.Message):
     target_language: _builtins.str
     """Language of the target, one of the model's `target_languages`. Unset: the model's default, if
     it has one; otherwise required. Must be unset for models without target languages, and for
-    inputs given as token ids to a model that reads it from the source.
+    inputs given as token ids to a model that reads it from the source, or with a target prefix of
+    token ids to a model that reads it from the first token.
+    """
+    target_prefix_text: _builtins.str
+    """Text; tokenized by the server without special tokens. A forced first token, that of a
+    language, say, comes before it.
     """
     @_builtins.property
     def token_ids(self) -> Global___TokenIds:
@@ -240,6 +389,12 @@ class GenerateInput(_message.Message):
     def options(self) -> Global___GenerateOptions:
         """Options of this input; a field set here overrides the one of the request."""
 
+    @_builtins.property
+    def target_prefix_token_ids(self) -> Global___TokenIds:
+        """Ids of the target vocabulary, taken as they are: a first token that is forced otherwise (that
+        of a language, say) must be the first of them.
+        """
+
     def __init__(
         self,
         *,
@@ -248,14 +403,21 @@ class GenerateInput(_message.Message):
         options: Global___GenerateOptions | None = ...,
         source_language: _builtins.str = ...,
         target_language: _builtins.str = ...,
+        target_prefix_text: _builtins.str = ...,
+        target_prefix_token_ids: Global___TokenIds | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "target_prefix", b"target_prefix", "target_prefix_text", b"target_prefix_text", "target_prefix_token_ids", b"target_prefix_token_ids", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "source_language", b"source_language", "target_language", b"target_language", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "source", b"source", "source_language", b"source_language", "target_language", b"target_language", "target_prefix", b"target_prefix", "target_prefix_text", b"target_prefix_text", "target_prefix_token_ids", b"target_prefix_token_ids", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    _WhichOneofReturnType_target_prefix: _TypeAlias = _typing.Literal["target_prefix_text", "target_prefix_token_ids"]  # noqa: Y015
+    _WhichOneofArgType_target_prefix: _TypeAlias = _typing.Literal["target_prefix", b"target_prefix"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target_prefix) -> _WhichOneofReturnType_target_prefix | None: ...
 
 Global___GenerateInput: _TypeAlias = GenerateInput  # noqa: Y015
 
@@ -318,21 +480,36 @@ class Hypothesis(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    PREFIX_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TOP_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, special tokens removed."""
     score: _builtins.float
-    """Sum of log-probabilities over `length ** length_penalty`; for greedy search, the plain sum.
-    Set for beam search, and otherwise when `return_scores` asks for it.
+    """Sum of log-probabilities over `length ** length_penalty`; for greedy search and sampling, the
+    plain sum. Set for beam search, and otherwise when `return_scores` asks for it.
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the hypothesis ended."""
+    prefix_token_count: _builtins.int
+    """How many of `token_ids` are the target prefix, a forced token before its text included."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the target vocabulary, without the start token, with the end token if it was produced."""
+        """Ids of the target vocabulary, without the start token, with the target prefix, with the end
+        token if it was produced.
+        """
 
     @_builtins.property
     def token_log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """Log-probability of each token of `token_ids`, when asked for."""
+        """Log-probability of each token behind the target prefix, when asked for. For greedy search and
+        sampling it is the model's own: penalties, temperature, `top_k` and `top_p` decide which token
+        comes, not what it scores.
+        """
+
+    @_builtins.property
+    def top_log_probabilities(self) -> _containers.RepeatedCompositeFieldContainer[Global___TopLogProbabilities]:
+        """The most probable tokens at each position behind the target prefix, as
+        `top_log_probability_count` asks for.
+        """
 
     def __init__(
         self,
@@ -342,16 +519,74 @@ class Hypothesis(_message.Message):
         score: _builtins.float | None = ...,
         token_log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
+        prefix_token_count: _builtins.int = ...,
+        top_log_probabilities: _abc.Iterable[Global___TopLogProbabilities] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "score", b"score", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "prefix_token_count", b"prefix_token_count", "score", b"score", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities", "top_log_probabilities", b"top_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hypothesis: _TypeAlias = Hypothesis  # noqa: Y015
+
+@_typing.final
+class TopLogProbabilities(_message.Message):
+    """The most probable tokens at one position of a hypothesis."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def values(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenLogProbability]:
+        """Best first, as the model alone would have it: what options bar or make less likely is among
+        them, and the token that was taken need not be.
+        """
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[Global___TokenLogProbability] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TopLogProbabilities: _TypeAlias = TopLogProbabilities  # noqa: Y015
+
+@_typing.final
+class TokenLogProbability(_message.Message):
+    """A token and how likely it is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_ID_FIELD_NUMBER: _builtins.int
+    PIECE_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    token_id: _builtins.int
+    """Id of the target vocabulary."""
+    piece: _builtins.str
+    """The vocabulary entry; empty for ids without one."""
+    log_probability: _builtins.float
+    """Logarithm of its probability, by the model."""
+    def __init__(
+        self,
+        *,
+        token_id: _builtins.int = ...,
+        piece: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["log_probability", b"log_probability", "piece", b"piece", "token_id", b"token_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenLogProbability: _TypeAlias = TokenLogProbability  # noqa: Y015
 
 @_typing.final
 class GenerationTiming(_message.Message):
@@ -399,14 +634,17 @@ class GenerateResult(_message.Message):
     SOURCE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     source_token_count: _builtins.int
     """Source tokens the model read, special tokens included."""
     truncated_token_count: _builtins.int
     """Source tokens cut because the source was too long; 0 unless `truncate` is set."""
+    seed: _builtins.int
+    """The seed that was used, if the hypotheses were drawn: that of the options, or the server's."""
     @_builtins.property
     def hypotheses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The hypotheses, best first; `num_return_sequences` of them, unless `max_time` passed before
-        there were as many.
+        """The hypotheses, `num_return_sequences` of them unless `max_time` passed before there were as
+        many: best first, or in the order of drawing.
         """
 
     @_builtins.property
@@ -420,12 +658,15 @@ class GenerateResult(_message.Message):
         source_token_count: _builtins.int = ...,
         truncated_token_count: _builtins.int = ...,
         timing: Global___GenerationTiming | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "seed", b"seed", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["hypotheses", b"hypotheses", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_seed", b"_seed", "hypotheses", b"hypotheses", "seed", b"seed", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
 
 Global___GenerateResult: _TypeAlias = GenerateResult  # noqa: Y015
 
@@ -507,7 +748,7 @@ Global___GenerateStreamRequest: _TypeAlias = GenerateStreamRequest  # noqa: Y015
 
 @_typing.final
 class GeneratePiece(_message.Message):
-    """The next tokens of a streamed target."""
+    """The next tokens of a streamed target; a target prefix is the first piece."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -66,10 +66,11 @@ class GenerationServiceServicer(object):
     def GenerateStream(self, request, context):
         """Generates the target of one input and sends its pieces as they are decided.
 
-        With one beam each token is sent at once. With more beams a token is sent when all live and
-        finished hypotheses agree on it, since only then can it no longer change. The last message
-        holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+        With one beam each token is sent at once; of several hypotheses, those of the first. With more
+        beams a token is sent when all live and finished hypotheses agree on it, since only then can it
+        no longer change. The last message holds the whole result; the pieces joined are the text of
+        its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
+        pieces stop where it does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

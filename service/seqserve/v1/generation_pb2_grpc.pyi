@@ -44,10 +44,11 @@ class GenerationServiceStub:
     GenerateStream: _grpc.UnaryStreamMultiCallable[_generation_pb2.GenerateStreamRequest, _generation_pb2.GenerateStreamResponse]
     """Generates the target of one input and sends its pieces as they are decided.
 
-    With one beam each token is sent at once. With more beams a token is sent when all live and
-    finished hypotheses agree on it, since only then can it no longer change. The last message
-    holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+    With one beam each token is sent at once; of several hypotheses, those of the first. With more
+    beams a token is sent when all live and finished hypotheses agree on it, since only then can it
+    no longer change. The last message holds the whole result; the pieces joined are the text of
+    its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
+    pieces stop where it does.
     """
 
 @_typing.type_check_only
@@ -66,10 +67,11 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     GenerateStream: _aio.UnaryStreamMultiCallable[_generation_pb2.GenerateStreamRequest, _generation_pb2.GenerateStreamResponse]  # type: ignore[assignment]
     """Generates the target of one input and sends its pieces as they are decided.
 
-    With one beam each token is sent at once. With more beams a token is sent when all live and
-    finished hypotheses agree on it, since only then can it no longer change. The last message
-    holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+    With one beam each token is sent at once; of several hypotheses, those of the first. With more
+    beams a token is sent when all live and finished hypotheses agree on it, since only then can it
+    no longer change. The last message holds the whole result; the pieces joined are the text of
+    its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
+    pieces stop where it does.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -97,10 +99,11 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_generation_pb2.GenerateStreamResponse], _abc.AsyncIterator[_generation_pb2.GenerateStreamResponse]]:
         """Generates the target of one input and sends its pieces as they are decided.
 
-        With one beam each token is sent at once. With more beams a token is sent when all live and
-        finished hypotheses agree on it, since only then can it no longer change. The last message
-        holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+        With one beam each token is sent at once; of several hypotheses, those of the first. With more
+        beams a token is sent when all live and finished hypotheses agree on it, since only then can it
+        no longer change. The last message holds the whole result; the pieces joined are the text of
+        its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
+        pieces stop where it does.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -160,6 +160,11 @@ class GenerationSettings(_message.Message):
     TARGET_LANGUAGES_FIELD_NUMBER: _builtins.int
     DEFAULT_SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
     DEFAULT_TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    DO_SAMPLE_FIELD_NUMBER: _builtins.int
+    TEMPERATURE_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TOP_P_FIELD_NUMBER: _builtins.int
+    SUPPRESSED_SEQUENCES_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Default limit of new target tokens."""
     num_beams: _builtins.int
@@ -188,6 +193,14 @@ class GenerationSettings(_message.Message):
     """Language of sources that name none; empty when they must."""
     default_target_language: _builtins.str
     """Language of targets of inputs that name none; empty when they must."""
+    do_sample: _builtins.bool
+    """Whether tokens are drawn at random by default."""
+    temperature: _builtins.float
+    """Default divisor of scores before sampling; 1 is off."""
+    top_k: _builtins.int
+    """Default number of tokens that sampling considers; 0 is off."""
+    top_p: _builtins.float
+    """Default sum of probabilities of the tokens that sampling considers; 1 is off."""
     @_builtins.property
     def suppressed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens that are never generated, unless forced."""
@@ -199,6 +212,10 @@ class GenerationSettings(_message.Message):
     @_builtins.property
     def target_languages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Languages a multilingual model writes, sorted; empty when it is not told."""
+
+    @_builtins.property
+    def suppressed_sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenSequence]:
+        """Sequences of tokens that are never generated."""
 
     def __init__(
         self,
@@ -220,10 +237,15 @@ class GenerationSettings(_message.Message):
         target_languages: _abc.Iterable[_builtins.str] | None = ...,
         default_source_language: _builtins.str = ...,
         default_target_language: _builtins.str = ...,
+        do_sample: _builtins.bool = ...,
+        temperature: _builtins.float = ...,
+        top_k: _builtins.int = ...,
+        top_p: _builtins.float = ...,
+        suppressed_sequences: _abc.Iterable[Global___TokenSequence] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id", "_forced_eos_token_id", b"_forced_eos_token_id", "forced_bos_token_id", b"forced_bos_token_id", "forced_eos_token_id", b"forced_eos_token_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id", "_forced_eos_token_id", b"_forced_eos_token_id", "default_source_language", b"default_source_language", "default_target_language", b"default_target_language", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "forced_eos_token_id", b"forced_eos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_num_beams", b"max_num_beams", "max_target_length", b"max_target_length", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "repetition_penalty", b"repetition_penalty", "source_languages", b"source_languages", "suppressed_token_ids", b"suppressed_token_ids", "target_languages", b"target_languages", "target_vocabulary_size", b"target_vocabulary_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id", "_forced_eos_token_id", b"_forced_eos_token_id", "default_source_language", b"default_source_language", "default_target_language", b"default_target_language", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "forced_eos_token_id", b"forced_eos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_num_beams", b"max_num_beams", "max_target_length", b"max_target_length", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "repetition_penalty", b"repetition_penalty", "source_languages", b"source_languages", "suppressed_sequences", b"suppressed_sequences", "suppressed_token_ids", b"suppressed_token_ids", "target_languages", b"target_languages", "target_vocabulary_size", b"target_vocabulary_size", "temperature", b"temperature", "top_k", b"top_k", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
     _WhichOneofArgType__forced_bos_token_id: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id"]  # noqa: Y015
