@@ -35,6 +35,17 @@ _DECODING_OPTIONS = (
     click.option("--no-repeat-ngram-size", type=int, help="Size of n-grams never repeated."),
     click.option("--repetition-penalty", type=float, help="Above 1 discourages repetition."),
     click.option("--forced-bos-token-id", type=int, help="Token every target begins with."),
+    click.option(
+        "--stop-sequence",
+        "stop_sequences",
+        multiple=True,
+        help="Text that ends a target; may be given several times.",
+    ),
+    click.option(
+        "--include-stop-sequence/--no-include-stop-sequence",
+        default=None,
+        help="End texts with the stop sequence, not before it.",
+    ),
 )
 
 

@@ -10,30 +10,48 @@ candidates a step, of which the best K may finish; a finished hypothesis scores
 import math
 
 from seqserve.rules import TokenRules
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
+from seqserve.sequence import (
+    Candidate,
+    FinishReason,
+    GenerateOptions,
+    Hypothesis,
+    SearchState,
+    StopFinder,
+)
 
 _UNREACHABLE = -1e9
 """Score of the beams that do not exist yet at the first step."""
 
 
 def make_search(
-    options: GenerateOptions, *, decoder_start_token_id: int, eos_token_id: int
+    options: GenerateOptions,
+    *,
+    decoder_start_token_id: int,
+    eos_token_id: int,
+    stops: StopFinder | None = None,
 ) -> SearchState:
-    """Makes the state that the options ask for."""
+    """Makes the state that the options ask for; None finds no stop sequences."""
     kind = GreedySearch if options.num_beams == 1 else BeamSearch
-    return kind(options, decoder_start_token_id, eos_token_id)
+    return kind(options, decoder_start_token_id, eos_token_id, stops)
 
 
 class GreedySearch:
     """One hypothesis, continued by its most probable token."""
 
     def __init__(
-        self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
+        self,
+        options: GenerateOptions,
+        decoder_start_token_id: int,
+        eos_token_id: int,
+        stops: StopFinder | None = None,
     ) -> None:
         self.options = options
         self.rules = TokenRules(options, decoder_start_token_id, eos_token_id)
         self._start = decoder_start_token_id
         self._eos = eos_token_id
+        self._stops = stops
+        self._stop_window = 0
+        self._stop_sequence: str | None = None
         self._tokens: list[int] = []
         self._log_probabilities: list[float] = []
         self._score = 0.0
@@ -51,7 +69,7 @@ class GreedySearch:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the end token or the limit was reached."""
+        """Whether the end token, a stop sequence or the limit was reached."""
         return self._finish_reason is not None
 
     @property
@@ -73,7 +91,13 @@ class GreedySearch:
         self._tokens.append(best.token)
         self._log_probabilities.append(best.log_probability)
         self._score = best.score
-        if best.token == self._eos:
+        if self._stops is not None:
+            self._stop_sequence, self._stop_window = self._stops.find(
+                self._tokens, self._stop_window
+            )
+        if self._stop_sequence is not None:
+            self._finish_reason = FinishReason.STOP_SEQUENCE
+        elif best.token == self._eos:
             self._finish_reason = FinishReason.EOS
         elif len(self._tokens) == self.options.max_new_tokens:
             self._finish_reason = FinishReason.LENGTH
@@ -94,6 +118,7 @@ class GreedySearch:
                 score=self._score if options.return_scores else None,
                 log_probabilities=tuple(self._log_probabilities) if wanted else None,
                 finish_reason=self._finish_reason,
+                stop_sequence=self._stop_sequence,
             )
         ]
 
@@ -101,31 +126,51 @@ class GreedySearch:
 class _Beam:
     """A live hypothesis of beam search."""
 
-    __slots__ = ("log_probabilities", "score", "tokens")
+    __slots__ = ("log_probabilities", "score", "stop_sequence", "stop_window", "tokens")
 
-    def __init__(self, tokens: list[int], log_probabilities: list[float], score: float) -> None:
+    def __init__(
+        self,
+        tokens: list[int],
+        log_probabilities: list[float],
+        score: float,
+        stop_window: int = 0,
+    ) -> None:
         self.tokens = tokens
         self.log_probabilities = log_probabilities
         self.score = score
+        self.stop_window = stop_window
+        self.stop_sequence: str | None = None
 
-    def extend(self, candidate: Candidate) -> "_Beam":
-        return _Beam(
+    def extend(self, candidate: Candidate, stops: StopFinder | None) -> "_Beam":
+        beam = _Beam(
             [*self.tokens, candidate.token],
             [*self.log_probabilities, candidate.log_probability],
             candidate.score,
+            self.stop_window,
         )
+        if stops is not None:
+            beam.stop_sequence, beam.stop_window = stops.find(beam.tokens, beam.stop_window)
+        return beam
+
+    def as_unreachable(self) -> "_Beam":
+        return _Beam(self.tokens, self.log_probabilities, _UNREACHABLE, self.stop_window)
 
 
 class BeamSearch:
     """K live hypotheses and the pool of the K best finished ones."""
 
     def __init__(
-        self, options: GenerateOptions, decoder_start_token_id: int, eos_token_id: int
+        self,
+        options: GenerateOptions,
+        decoder_start_token_id: int,
+        eos_token_id: int,
+        stops: StopFinder | None = None,
     ) -> None:
         self.options = options
         self.rules = TokenRules(options, decoder_start_token_id, eos_token_id)
         self._start = decoder_start_token_id
         self._eos = eos_token_id
+        self._stops = stops
         # All beams are equal at first; only the first may be continued, or all would stay equal.
         self._live = [
             _Beam([], [], 0.0 if index == 0 else _UNREACHABLE) for index in range(options.num_beams)
@@ -168,17 +213,23 @@ class BeamSearch:
         live: list[_Beam] = []
         parents: list[int] = []
         for rank, candidate in enumerate(candidates):
-            is_end = candidate.token == self._eos
-            if is_end or is_last_step:
+            is_end = is_last_step or candidate.token == self._eos
+            if rank >= num_beams and (is_end or len(live) == num_beams):
+                continue
+            beam = self._live[candidate.parent].extend(candidate, self._stops)
+            if is_end or beam.stop_sequence is not None:
                 if rank < num_beams:
-                    reason = FinishReason.EOS if is_end else FinishReason.LENGTH
-                    self._finish(self._live[candidate.parent].extend(candidate), reason)
+                    self._finish(beam)
             elif len(live) < num_beams:
-                live.append(self._live[candidate.parent].extend(candidate))
+                live.append(beam)
                 parents.append(candidate.parent)
-        if is_last_step:
+        if is_last_step or not live:
             self._is_finished = True
             return []
+        # Stop sequences may have ended so many that fewer than K are left. The rows stay K.
+        num_missing = num_beams - len(live)
+        live += [live[0].as_unreachable() for _ in range(num_missing)]
+        parents += parents[:1] * num_missing
         self._live = live
         if len(self._pool) == num_beams:
             attainable = _normalize(live[0].score, length, self.options.length_penalty)
@@ -187,13 +238,17 @@ class BeamSearch:
             self._is_finished = self.options.early_stopping or attainable <= worst
         return parents
 
-    def _finish(self, beam: _Beam, reason: FinishReason) -> None:
+    def _finish(self, beam: _Beam) -> None:
         wanted = self.options.return_token_log_probabilities
+        reason = FinishReason.EOS if beam.tokens[-1] == self._eos else FinishReason.LENGTH
+        if beam.stop_sequence is not None:
+            reason = FinishReason.STOP_SEQUENCE
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
             score=_normalize(beam.score, len(beam.tokens), self.options.length_penalty),
             log_probabilities=tuple(beam.log_probabilities) if wanted else None,
             finish_reason=reason,
+            stop_sequence=beam.stop_sequence,
         )
         self._pool.append(hypothesis)
         self._pool.sort(key=_descending_score)  # stable: of equals the earlier one stays ahead

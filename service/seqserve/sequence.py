@@ -21,6 +21,7 @@ class FinishReason(enum.StrEnum):
 
     EOS = "eos"
     LENGTH = "length"
+    STOP_SEQUENCE = "stop_sequence"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +52,10 @@ class GenerateOptions:
     """Never generated, unless forced."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
+    stop_sequences: tuple[str, ...] = ()
+    """Texts that end a hypothesis."""
+    include_stop_sequence: bool = False
+    """The text ends with the stop sequence, not before it."""
 
     @property
     def needs_log_probabilities(self) -> bool:
@@ -81,6 +86,18 @@ class Hypothesis:
     log_probabilities: tuple[float, ...] | None
     """Of each token; None when not asked for."""
     finish_reason: FinishReason
+    stop_sequence: str | None = None
+    """What ended it, if a stop sequence did."""
+
+
+class StopFinder(Protocol):
+    """Looks at the text of targets for the searches; ``stop_sequences`` implements it."""
+
+    def find(self, tokens: list[int], window_start: int) -> tuple[str | None, int]:
+        """The stop sequence that the newest of all tokens [T] completed, or None.
+
+        With it comes a number that the next call for this target must bring; 0 at first.
+        """
 
 
 class TokenRules(Protocol):

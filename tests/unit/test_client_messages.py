@@ -31,6 +31,8 @@ ALL_OPTIONS = GenerateOptions(
     forced_bos_token_id=0,
     return_scores=True,
     return_token_log_probabilities=False,
+    stop_sequences=["."],
+    include_stop_sequence=False,
 )
 
 
@@ -61,10 +63,29 @@ def test_one_option_sets_one_field(option: str) -> None:
         messages.generate_stream_request("a", "", "", False, options),
     ):
         assert names(request.options) == {option}
-        assert all(
-            request.options.HasField(name) is (name == option)  # type: ignore[arg-type]
-            for name in ALL_OPTIONS
+
+
+def test_one_text_as_stop_sequences_is_refused() -> None:
+    """Each of its characters would become one."""
+    options = GenerateOptions(stop_sequences="end")
+    with pytest.raises(TypeError, match=r'stop sequences must be a list: \["\."\]'):
+        messages.generate_request(["a"], "", "", False, options)
+
+
+def test_stop_sequence_says_what_ended_a_hypothesis() -> None:
+    """With its own reason; it is empty for all others."""
+    ended, plain = messages.to_generation(
+        generation_pb2.GenerateResult(
+            hypotheses=[
+                generation_pb2.Hypothesis(
+                    finish_reason=generation_pb2.FINISH_REASON_STOP_SEQUENCE, stop_sequence="end"
+                ),
+                generation_pb2.Hypothesis(finish_reason=generation_pb2.FINISH_REASON_EOS),
+            ]
         )
+    ).hypotheses
+    assert (ended.finish_reason, ended.stop_sequence) == ("stop_sequence", "end")
+    assert (plain.finish_reason, plain.stop_sequence) == ("eos", "")
 
 
 def test_inputs_are_texts_or_token_ids_in_their_order() -> None:

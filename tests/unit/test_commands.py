@@ -266,6 +266,7 @@ def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
         *("generate", "a", "--model", "m", "--version", "2", "--truncate"),
         *("--max-new-tokens", "5", "--num-return-sequences", "2"),
         *("--length-penalty", "0", "--no-early-stopping"),
+        *("--stop-sequence", ".", "--stop-sequence", " end", "--no-include-stop-sequence"),
     )
     bare, full = server.requests
     assert not bare.options.ListFields()
@@ -274,6 +275,8 @@ def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
         "num_return_sequences": 2,
         "length_penalty": 0.0,
         "early_stopping": False,
+        "stop_sequences": [".", " end"],
+        "include_stop_sequence": False,
     }
     assert (full.model_name, full.model_version, full.truncate) == ("m", "2", True)
 

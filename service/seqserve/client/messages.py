@@ -3,7 +3,7 @@
 import numbers
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
-from typing import Literal, TypedDict
+from typing import TypedDict
 
 import numpy as np
 from google.protobuf import duration_pb2
@@ -11,6 +11,7 @@ from google.protobuf import duration_pb2
 from seqserve.client.results import (
     Embeddings,
     EmbeddingSettings,
+    FinishReason,
     Generation,
     GenerationSettings,
     Hypothesis,
@@ -36,6 +37,15 @@ class GenerateOptions(TypedDict, total=False):
     forced_bos_token_id: int
     return_scores: bool
     return_token_log_probabilities: bool
+    stop_sequences: Items[str]
+    include_stop_sequence: bool
+
+
+_FINISH_REASONS: dict[int, FinishReason] = {
+    generation_pb2.FINISH_REASON_EOS: "eos",
+    generation_pb2.FINISH_REASON_LENGTH: "length",
+    generation_pb2.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
+}
 
 
 Source = str | Items[int]
@@ -65,7 +75,7 @@ def generate_request(
         model_name=model,
         model_version=version,
         inputs=[_input(source, *pair) for source, pair in zip(inputs, pairs, strict=True)],
-        options=generation_pb2.GenerateOptions(**options),
+        options=_options(options),
         truncate=truncate,
     )
 
@@ -84,7 +94,7 @@ def generate_stream_request(
         model_name=model,
         model_version=version,
         input=_input(source, source_language, target_language),
-        options=generation_pb2.GenerateOptions(**options),
+        options=_options(options),
         truncate=truncate,
     )
 
@@ -124,6 +134,12 @@ def _input(
     else:
         message.token_ids.values.extend(source)
     return message
+
+
+def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
+    if isinstance(options.get("stop_sequences"), str):
+        raise TypeError('stop sequences must be a list: ["."]')
+    return generation_pb2.GenerateOptions(**options)
 
 
 def _spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
@@ -169,14 +185,13 @@ def to_piece(message: generation_pb2.GeneratePiece) -> Piece:
 
 
 def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
-    is_length = message.finish_reason == generation_pb2.FINISH_REASON_LENGTH
-    reason: Literal["eos", "length"] = "length" if is_length else "eos"
     return Hypothesis(
         text=message.text,
         token_ids=tuple(message.token_ids),
         score=message.score if message.HasField("score") else None,
         token_log_probabilities=tuple(message.token_log_probabilities),
-        finish_reason=reason,
+        finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
+        stop_sequence=message.stop_sequence,
     )
 
 

@@ -6,6 +6,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+FinishReason = Literal["eos", "length", "stop_sequence"]
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Timing:
@@ -23,12 +25,14 @@ class Hypothesis:
 
     text: str
     token_ids: tuple[int, ...]
-    """With the end token if it was produced."""
+    """All that were produced, with the end token and those of a stop sequence."""
     score: float | None
     """None when greedy search was not asked for it."""
     token_log_probabilities: tuple[float, ...]
     """Empty when not asked for."""
-    finish_reason: Literal["eos", "length"]
+    finish_reason: FinishReason
+    stop_sequence: str = ""
+    """What ended it, if a stop sequence did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

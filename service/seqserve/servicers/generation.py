@@ -15,7 +15,14 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
-from seqserve.sequence import Answer, FinishReason, Generation, Hypothesis, Sequence
+from seqserve.sequence import (
+    Answer,
+    FinishReason,
+    GenerateOptions,
+    Generation,
+    Hypothesis,
+    Sequence,
+)
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
@@ -32,6 +39,7 @@ from seqserve.servicers.requests import (
     to_duration,
     tokenize,
 )
+from seqserve.servicers.stopping import make_stops
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
@@ -39,6 +47,7 @@ from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 _FINISH_REASONS = {
     FinishReason.EOS: generation_pb2.FINISH_REASON_EOS,
     FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
+    FinishReason.STOP_SEQUENCE: generation_pb2.FINISH_REASON_STOP_SEQUENCE,
 }
 
 
@@ -63,8 +72,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
-                _result(model, answer, source)
-                for answer, (_, source) in zip(answers, prepared, strict=True)
+                _result(model, answer, source, _options(sequence))
+                for answer, (sequence, source) in zip(answers, prepared, strict=True)
             ],
             model=_reference(model),
         )
@@ -104,18 +113,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.put_nowait(None))
-                await self._write(model, source, arrivals, future, context)
+                await self._write(model, source, _options(sequence), arrivals, future, context)
 
     async def _write(
         self,
         model: ServedModel,
         source: Source,
+        options: GenerateOptions,
         arrivals: asyncio.Queue[list[int] | None],
         future: asyncio.Future[Answer],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         """Sends the pieces of one sequence as they arrive, then its result."""
-        stream = TextStream(model.target_tokenizer)
+        stops = make_stops(options, model.target_tokenizer)
+        stream = TextStream(model.target_tokenizer, None if stops is None else stops.trim)
         tokens = await arrivals.get()
         if tokens is None:  # what fails before its first token may be tried again
             await future
@@ -127,7 +138,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
             reference = None
             tokens = await arrivals.get()
-        result = _result(model, await future, source)
+        result = _result(model, await future, source, options)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
@@ -171,6 +182,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     chosen,
                     decoder_start_token_id=direction.decoder_start_token_id,
                     eos_token_id=record.eos_token_id,
+                    stops=make_stops(chosen, model.target_tokenizer),
                 ),
                 deadline=expires_at,
                 submitted_at=now,
@@ -238,14 +250,21 @@ def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb2.GenerateResult:
+def _options(sequence: Sequence) -> GenerateOptions:
+    assert sequence.search is not None
+    return sequence.search.options
+
+
+def _result(
+    model: ServedModel, answer: Answer, source: Source, options: GenerateOptions
+) -> generation_pb2.GenerateResult:
     assert isinstance(answer, Generation)
     model.metrics.observe_answer(
         answer.timing, sum(len(hypothesis.tokens) for hypothesis in answer.hypotheses)
     )
     timing = answer.timing
     return generation_pb2.GenerateResult(
-        hypotheses=[_hypothesis(model, hypothesis) for hypothesis in answer.hypotheses],
+        hypotheses=[_hypothesis(model, hypothesis, options) for hypothesis in answer.hypotheses],
         source_token_count=len(source.tokens),
         truncated_token_count=source.num_truncated,
         timing=generation_pb2.GenerationTiming(
@@ -256,11 +275,18 @@ def _result(model: ServedModel, answer: Answer, source: Source) -> generation_pb
     )
 
 
-def _hypothesis(model: ServedModel, hypothesis: Hypothesis) -> generation_pb2.Hypothesis:
+def _hypothesis(
+    model: ServedModel, hypothesis: Hypothesis, options: GenerateOptions
+) -> generation_pb2.Hypothesis:
+    text = model.target_tokenizer.decode(list(hypothesis.tokens))
+    stops = make_stops(options, model.target_tokenizer)
+    if stops is not None and hypothesis.stop_sequence is not None:
+        text = stops.cut(text, hypothesis.stop_sequence)
     return generation_pb2.Hypothesis(
-        text=model.target_tokenizer.decode(list(hypothesis.tokens)),
+        text=text,
         token_ids=hypothesis.tokens,
         score=hypothesis.score,
         token_log_probabilities=hypothesis.log_probabilities,
         finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
+        stop_sequence=hypothesis.stop_sequence or "",
     )

@@ -1,10 +1,12 @@
 """Decoding options: what a request says, over what the model defaults to, within the limits."""
 
 import math
+from typing import Any
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
+from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
@@ -26,7 +28,7 @@ def resolve_options(
     Raises:
         InvalidRequestError: A value is out of range, or is set where it has no effect.
     """
-    values: dict[str, int | float | bool] = {}
+    values: dict[str, Any] = {}
     paths: dict[str, str] = {}
     for message, path in layers:
         for field, value in message.ListFields():
@@ -57,7 +59,13 @@ def resolve_options(
         suppressed_tokens=record.suppressed_tokens,
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
+        stop_sequences=check_stop_sequences(
+            values.get("stop_sequences", ()), paths.get("stop_sequences", "")
+        ),
+        include_stop_sequence=bool(values.get("include_stop_sequence", False)),
     )
+    if "include_stop_sequence" in values:
+        check_inclusion(options, paths["include_stop_sequence"])
     for name in _BEAM_ONLY:
         if name in values and num_beams == 1:
             raise InvalidRequestError(
@@ -71,7 +79,7 @@ def resolve_options(
 class _Checks:
     """Ranges of set values; defaults come from a checked manifest."""
 
-    def __init__(self, values: dict[str, int | float | bool], paths: dict[str, str]) -> None:
+    def __init__(self, values: dict[str, Any], paths: dict[str, str]) -> None:
         self._values = values
         self._paths = paths
 

@@ -26,37 +26,37 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from seqserve.v1 import model_pb2 as seqserve_dot_v1_dot_model__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cseqserve/v1/generation.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\"\xdf\x04\n\x0fGenerateOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tnum_beams\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14num_return_sequences\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1a\n\rreturn_scores\x18\x06 \x01(\x08H\x05\x88\x01\x01\x12+\n\x1ereturn_token_log_probabilities\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\n \x01(\x01H\t\x88\x01\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\n\x88\x01\x01\x42\x11\n\x0f_max_new_tokensB\x0c\n\n_num_beamsB\x17\n\x15_num_return_sequencesB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x10\n\x0e_return_scoresB!\n\x1f_return_token_log_probabilitiesB\x11\n\x0f_min_new_tokensB\x17\n\x15_no_repeat_ngram_sizeB\x15\n\x13_repetition_penaltyB\x16\n\x14_forced_bos_token_id\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\x05\"\xb6\x01\n\rGenerateInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x00\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x17\n\x0fsource_language\x18\x04 \x01(\t\x12\x17\n\x0ftarget_language\x18\x05 \x01(\tB\x08\n\x06source\"\xa9\x01\n\x0fGenerateRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"\x9e\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17token_log_probabilities\x18\x04 \x03(\x02\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.seqserve.v1.FinishReasonB\x08\n\x06_score\"\xad\x01\n\x10GenerationTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa7\x01\n\x0eGenerateResult\x12+\n\nhypotheses\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.Hypothesis\x12\x1a\n\x12source_token_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12-\n\x06timing\x18\x04 \x01(\x0b\x32\x1d.seqserve.v1.GenerationTiming\"l\n\x10GenerateResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.GenerateResult\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\xae\x01\n\x15GenerateStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x05input\x18\x03 \x01(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"0\n\rGeneratePiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\xa9\x01\n\x16GenerateStreamResponse\x12+\n\x05piece\x18\x01 \x01(\x0b\x32\x1a.seqserve.v1.GeneratePieceH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.GenerateResultH\x00\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.seqserve.v1.ModelReferenceB\x07\n\x05\x65vent*^\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x32\xb9\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".seqserve.v1.GenerateStreamRequest\x1a#.seqserve.v1.GenerateStreamResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cseqserve/v1/generation.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\"\xb5\x05\n\x0fGenerateOptions\x12\x1b\n\x0emax_new_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x16\n\tnum_beams\x18\x02 \x01(\x05H\x01\x88\x01\x01\x12!\n\x14num_return_sequences\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x1b\n\x0elength_penalty\x18\x04 \x01(\x01H\x03\x88\x01\x01\x12\x1b\n\x0e\x65\x61rly_stopping\x18\x05 \x01(\x08H\x04\x88\x01\x01\x12\x1a\n\rreturn_scores\x18\x06 \x01(\x08H\x05\x88\x01\x01\x12+\n\x1ereturn_token_log_probabilities\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x1b\n\x0emin_new_tokens\x18\x08 \x01(\x05H\x07\x88\x01\x01\x12!\n\x14no_repeat_ngram_size\x18\t \x01(\x05H\x08\x88\x01\x01\x12\x1f\n\x12repetition_penalty\x18\n \x01(\x01H\t\x88\x01\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\n\x88\x01\x01\x12\x16\n\x0estop_sequences\x18\x15 \x03(\t\x12\"\n\x15include_stop_sequence\x18\x16 \x01(\x08H\x0b\x88\x01\x01\x42\x11\n\x0f_max_new_tokensB\x0c\n\n_num_beamsB\x17\n\x15_num_return_sequencesB\x11\n\x0f_length_penaltyB\x11\n\x0f_early_stoppingB\x10\n\x0e_return_scoresB!\n\x1f_return_token_log_probabilitiesB\x11\n\x0f_min_new_tokensB\x17\n\x15_no_repeat_ngram_sizeB\x15\n\x13_repetition_penaltyB\x16\n\x14_forced_bos_token_idB\x18\n\x16_include_stop_sequence\"\x1a\n\x08TokenIds\x12\x0e\n\x06values\x18\x01 \x03(\x05\"\xb6\x01\n\rGenerateInput\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12*\n\ttoken_ids\x18\x02 \x01(\x0b\x32\x15.seqserve.v1.TokenIdsH\x00\x12-\n\x07options\x18\x03 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x17\n\x0fsource_language\x18\x04 \x01(\t\x12\x17\n\x0ftarget_language\x18\x05 \x01(\tB\x08\n\x06source\"\xa9\x01\n\x0fGenerateRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"\xb5\x01\n\nHypothesis\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\x12\x12\n\x05score\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\x1f\n\x17token_log_probabilities\x18\x04 \x03(\x02\x12\x30\n\rfinish_reason\x18\x05 \x01(\x0e\x32\x19.seqserve.v1.FinishReason\x12\x15\n\rstop_sequence\x18\x07 \x01(\tB\x08\n\x06_score\"\xad\x01\n\x10GenerationTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x64\x65\x63ode_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa7\x01\n\x0eGenerateResult\x12+\n\nhypotheses\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.Hypothesis\x12\x1a\n\x12source_token_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12-\n\x06timing\x18\x04 \x01(\x0b\x32\x1d.seqserve.v1.GenerationTiming\"l\n\x10GenerateResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.GenerateResult\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\xae\x01\n\x15GenerateStreamRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12)\n\x05input\x18\x03 \x01(\x0b\x32\x1a.seqserve.v1.GenerateInput\x12-\n\x07options\x18\x04 \x01(\x0b\x32\x1c.seqserve.v1.GenerateOptions\x12\x10\n\x08truncate\x18\x05 \x01(\x08\"0\n\rGeneratePiece\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x11\n\ttoken_ids\x18\x02 \x03(\x05\"\xa9\x01\n\x16GenerateStreamResponse\x12+\n\x05piece\x18\x01 \x01(\x0b\x32\x1a.seqserve.v1.GeneratePieceH\x00\x12-\n\x06result\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.GenerateResultH\x00\x12*\n\x05model\x18\x03 \x01(\x0b\x32\x1b.seqserve.v1.ModelReferenceB\x07\n\x05\x65vent*\x7f\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x15\n\x11\x46INISH_REASON_EOS\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1f\n\x1b\x46INISH_REASON_STOP_SEQUENCE\x10\x03\x32\xb9\x01\n\x11GenerationService\x12G\n\x08Generate\x12\x1c.seqserve.v1.GenerateRequest\x1a\x1d.seqserve.v1.GenerateResponse\x12[\n\x0eGenerateStream\x12\".seqserve.v1.GenerateStreamRequest\x1a#.seqserve.v1.GenerateStreamResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seqserve.v1.generation_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_FINISHREASON']._serialized_start=2113
-  _globals['_FINISHREASON']._serialized_end=2207
+  _globals['_FINISHREASON']._serialized_start=2222
+  _globals['_FINISHREASON']._serialized_end=2349
   _globals['_GENERATEOPTIONS']._serialized_start=103
-  _globals['_GENERATEOPTIONS']._serialized_end=710
-  _globals['_TOKENIDS']._serialized_start=712
-  _globals['_TOKENIDS']._serialized_end=738
-  _globals['_GENERATEINPUT']._serialized_start=741
-  _globals['_GENERATEINPUT']._serialized_end=923
-  _globals['_GENERATEREQUEST']._serialized_start=926
-  _globals['_GENERATEREQUEST']._serialized_end=1095
-  _globals['_HYPOTHESIS']._serialized_start=1098
-  _globals['_HYPOTHESIS']._serialized_end=1256
-  _globals['_GENERATIONTIMING']._serialized_start=1259
-  _globals['_GENERATIONTIMING']._serialized_end=1432
-  _globals['_GENERATERESULT']._serialized_start=1435
-  _globals['_GENERATERESULT']._serialized_end=1602
-  _globals['_GENERATERESPONSE']._serialized_start=1604
-  _globals['_GENERATERESPONSE']._serialized_end=1712
-  _globals['_GENERATESTREAMREQUEST']._serialized_start=1715
-  _globals['_GENERATESTREAMREQUEST']._serialized_end=1889
-  _globals['_GENERATEPIECE']._serialized_start=1891
-  _globals['_GENERATEPIECE']._serialized_end=1939
-  _globals['_GENERATESTREAMRESPONSE']._serialized_start=1942
-  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2111
-  _globals['_GENERATIONSERVICE']._serialized_start=2210
-  _globals['_GENERATIONSERVICE']._serialized_end=2395
+  _globals['_GENERATEOPTIONS']._serialized_end=796
+  _globals['_TOKENIDS']._serialized_start=798
+  _globals['_TOKENIDS']._serialized_end=824
+  _globals['_GENERATEINPUT']._serialized_start=827
+  _globals['_GENERATEINPUT']._serialized_end=1009
+  _globals['_GENERATEREQUEST']._serialized_start=1012
+  _globals['_GENERATEREQUEST']._serialized_end=1181
+  _globals['_HYPOTHESIS']._serialized_start=1184
+  _globals['_HYPOTHESIS']._serialized_end=1365
+  _globals['_GENERATIONTIMING']._serialized_start=1368
+  _globals['_GENERATIONTIMING']._serialized_end=1541
+  _globals['_GENERATERESULT']._serialized_start=1544
+  _globals['_GENERATERESULT']._serialized_end=1711
+  _globals['_GENERATERESPONSE']._serialized_start=1713
+  _globals['_GENERATERESPONSE']._serialized_end=1821
+  _globals['_GENERATESTREAMREQUEST']._serialized_start=1824
+  _globals['_GENERATESTREAMREQUEST']._serialized_end=1998
+  _globals['_GENERATEPIECE']._serialized_start=2000
+  _globals['_GENERATEPIECE']._serialized_end=2048
+  _globals['_GENERATESTREAMRESPONSE']._serialized_start=2051
+  _globals['_GENERATESTREAMRESPONSE']._serialized_end=2220
+  _globals['_GENERATIONSERVICE']._serialized_start=2352
+  _globals['_GENERATIONSERVICE']._serialized_end=2537
 # @@protoc_insertion_point(module_scope)

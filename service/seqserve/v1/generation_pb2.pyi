@@ -33,6 +33,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model produced its end token."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The limit `max_new_tokens` was reached."""
+    FINISH_REASON_STOP_SEQUENCE: _FinishReason.ValueType  # 3
+    """The text contained one of `stop_sequences`."""
 
 class FinishReason(_FinishReason, metaclass=_FinishReasonEnumTypeWrapper):
     """Why a hypothesis ended."""
@@ -43,6 +45,8 @@ FINISH_REASON_EOS: FinishReason.ValueType  # 1
 """The model produced its end token."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The limit `max_new_tokens` was reached."""
+FINISH_REASON_STOP_SEQUENCE: FinishReason.ValueType  # 3
+"""The text contained one of `stop_sequences`."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
 
 @_typing.final
@@ -62,6 +66,8 @@ class GenerateOptions(_message.Message):
     NO_REPEAT_NGRAM_SIZE_FIELD_NUMBER: _builtins.int
     REPETITION_PENALTY_FIELD_NUMBER: _builtins.int
     FORCED_BOS_TOKEN_ID_FIELD_NUMBER: _builtins.int
+    STOP_SEQUENCES_FIELD_NUMBER: _builtins.int
+    INCLUDE_STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Limit of new target tokens, the end token included. At least 1; at most the model's
     `max_target_length`. A larger value is refused with INVALID_ARGUMENT, never lowered.
@@ -101,6 +107,20 @@ class GenerateOptions(_message.Message):
     """The token every target begins with, an id of the target vocabulary. It counts as a new token
     and scores 0. For models that are told the target language this way, set `target_language`.
     """
+    include_stop_sequence: _builtins.bool
+    """Whether `text` ends with the stop sequence instead of before it. Default false. Refused without
+    `stop_sequences`.
+    """
+    @_builtins.property
+    def stop_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that end a hypothesis: at most 16, each of 1 to 256 characters and without U+FFFD. It
+        ends with the first token after which its decoded text contains one, also when the sequence
+        spans tokens or ends inside one; `min_new_tokens` does not hold that off. In beam search such a
+        hypothesis is finished as one with the end token is. Of several sequences that come with one
+        token the one that ends first counts, and of those the longest. Those of an input replace those
+        of the request. None by default.
+        """
+
     def __init__(
         self,
         *,
@@ -115,15 +135,19 @@ class GenerateOptions(_message.Message):
         no_repeat_ngram_size: _builtins.int | None = ...,
         repetition_penalty: _builtins.float | None = ...,
         forced_bos_token_id: _builtins.int | None = ...,
+        stop_sequences: _abc.Iterable[_builtins.str] | None = ...,
+        include_stop_sequence: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_include_stop_sequence", b"_include_stop_sequence", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "include_stop_sequence", b"include_stop_sequence", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_include_stop_sequence", b"_include_stop_sequence", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "include_stop_sequence", b"include_stop_sequence", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "stop_sequences", b"stop_sequences"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__early_stopping: _TypeAlias = _typing.Literal["early_stopping"]  # noqa: Y015
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
     _WhichOneofArgType__forced_bos_token_id: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id"]  # noqa: Y015
+    _WhichOneofReturnType__include_stop_sequence: _TypeAlias = _typing.Literal["include_stop_sequence"]  # noqa: Y015
+    _WhichOneofArgType__include_stop_sequence: _TypeAlias = _typing.Literal["_include_stop_sequence", b"_include_stop_sequence"]  # noqa: Y015
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
@@ -146,6 +170,8 @@ class GenerateOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_bos_token_id) -> _WhichOneofReturnType__forced_bos_token_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_stop_sequence) -> _WhichOneofReturnType__include_stop_sequence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
@@ -298,17 +324,24 @@ class Hypothesis(_message.Message):
     SCORE_FIELD_NUMBER: _builtins.int
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
+    STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text, special tokens removed."""
+    """The text, special tokens removed. After a stop sequence it ends before that, or with it if
+    `include_stop_sequence` says so.
+    """
     score: _builtins.float
     """Sum of log-probabilities over `length ** length_penalty`; for greedy search, the plain sum.
     Set for beam search, and otherwise when `return_scores` asks for it.
     """
     finish_reason: Global___FinishReason.ValueType
     """Why the hypothesis ended."""
+    stop_sequence: _builtins.str
+    """Which of `stop_sequences` ended the hypothesis; empty if none did."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the target vocabulary, without the start token, with the end token if it was produced."""
+        """Ids of the target vocabulary, without the start token, with the end token if it was produced.
+        All that were produced: those of a stop sequence, too, though `text` ends before it.
+        """
 
     @_builtins.property
     def token_log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
@@ -322,10 +355,11 @@ class Hypothesis(_message.Message):
         score: _builtins.float | None = ...,
         token_log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
+        stop_sequence: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "score", b"score", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "score", b"score", "stop_sequence", b"stop_sequence", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015

@@ -69,7 +69,8 @@ class GenerationServiceServicer(object):
         With one beam each token is sent at once. With more beams a token is sent when all live and
         finished hypotheses agree on it, since only then can it no longer change. The last message
         holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
+        that may be the beginning of a stop sequence is held back until it is known not to be.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

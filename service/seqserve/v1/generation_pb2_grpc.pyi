@@ -47,7 +47,8 @@ class GenerationServiceStub:
     With one beam each token is sent at once. With more beams a token is sent when all live and
     finished hypotheses agree on it, since only then can it no longer change. The last message
     holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
+    that may be the beginning of a stop sequence is held back until it is known not to be.
     """
 
 @_typing.type_check_only
@@ -69,7 +70,8 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     With one beam each token is sent at once. With more beams a token is sent when all live and
     finished hypotheses agree on it, since only then can it no longer change. The last message
     holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+    model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
+    that may be the beginning of a stop sequence is held back until it is known not to be.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -100,7 +102,8 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         With one beam each token is sent at once. With more beams a token is sent when all live and
         finished hypotheses agree on it, since only then can it no longer change. The last message
         holds the whole result; the pieces joined are the text of its first hypothesis, unless the
-        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does.
+        model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
+        that may be the beginning of a stop sequence is held back until it is known not to be.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
