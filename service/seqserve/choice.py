@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
 from seqserve.sequence import Candidate, SearchState
+from seqserve.target_scoring import TargetScoring
 
 
 def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -31,15 +32,17 @@ def choose(
         logits: [B, V], float32.
 
     Returns:
-        For each sequence its candidates, best first: one for greedy search, 2K for K beams. Or an
-        EngineError, if the logits of the sequence are not finite, or an InvalidRequestError, if
-        its options bar every token.
+        For each sequence its candidates, best first: one for greedy search, 2K for K beams; for K
+        given targets their next tokens, in their order. Or an EngineError, if the logits of the
+        sequence are not finite, or an InvalidRequestError, if its options bar every token.
     """
     is_any_greedy = any(search.num_rows == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
     return [
-        _choose_beams(search, logits[rows])
+        _score_given(search, logits[rows])
+        if isinstance(search, TargetScoring)
+        else _choose_beams(search, logits[rows])
         if search.num_rows > 1
         else _choose_greedy(search, logits[rows[0]], best_tokens[rows[0]])
         for search, rows in searches
@@ -95,6 +98,20 @@ def _choose_beams(search: SearchState, logits: NDArray[np.float32]) -> list[Cand
             flat[best].tolist(),
             log_probabilities[parents, tokens].tolist(),
             strict=True,
+        )
+    ]
+
+
+def _score_given(search: TargetScoring, logits: NDArray[np.float32]) -> list[Candidate] | Exception:
+    log_probabilities = log_softmax(logits)  # [K, V]
+    if np.isnan(log_probabilities[:, 0]).any():
+        return _not_finite()
+    tokens = search.next_tokens()
+    chosen = log_probabilities[np.arange(len(tokens)), tokens].tolist()
+    return [
+        Candidate(row, token, score + log_probability, log_probability)
+        for row, (token, score, log_probability) in enumerate(
+            zip(tokens, search.scores, chosen, strict=True)
         )
     ]
 

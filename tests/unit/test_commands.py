@@ -41,6 +41,18 @@ def test_scores_come_before_texts(server: FakeServer) -> None:
     assert server.requests[0].options.return_scores
 
 
+def test_score_prints_total_mean_and_target(server: FakeServer) -> None:
+    """One target a line, or an object with its tokens."""
+    result = run(server, "score", "--model", "fake", "ab", "cd", "e")
+    assert (result.exit_code, result.stdout) == (0, "-2.0000\t-1.0000\tcd\n-1.0000\t-1.0000\te\n")
+    (request,) = server.requests
+    assert [target.text for target in request.inputs[0].targets] == ["cd", "e"]
+    record = json.loads(run(server, "score", "--json", "ab", "c").stdout)
+    assert (record["source"], record["target"], record["total_log_probability"]) == ("ab", "c", -1)
+    assert record["tokens"] == [{"token_id": 99, "text": "c", "log_probability": -1.0}]
+    assert run(server, "score", "ab").exit_code == 2
+
+
 def test_inputs_are_read_from_standard_input(server: FakeServer) -> None:
     """One a line, with or without an end of the last one."""
     assert run(server, "generate", stdin="ab\nc\n").stdout == "AB\nab\nC\nc\n"
@@ -387,3 +399,12 @@ def test_tokenize_prints_json(server: FakeServer) -> None:
         "is_special": False,
     }
     assert (second["input"], len(second["tokens"])) == ("c", 1)
+
+
+def test_cut_source_of_a_score_is_noted(server: FakeServer) -> None:
+    """On standard error, as for every input."""
+    result = run(server, "score", "--truncate", "long", "a")
+    assert (result.stdout, result.stderr) == (
+        "-1.0000\t-1.0000\ta\n",
+        "note: 3 tokens of input 1 were cut\n",
+    )

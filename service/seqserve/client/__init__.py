@@ -15,6 +15,9 @@ from seqserve.client.results import (
     Hypothesis,
     ModelInfo,
     Piece,
+    ScoredToken,
+    Scoring,
+    TargetScore,
     Timing,
     Token,
 )
@@ -34,6 +37,9 @@ __all__ = [
     "Hypothesis",
     "ModelInfo",
     "Piece",
+    "ScoredToken",
+    "Scoring",
+    "TargetScore",
     "Timing",
     "Token",
 ]

@@ -17,6 +17,9 @@ from seqserve.client.results import (
     Hypothesis,
     ModelInfo,
     Piece,
+    ScoredToken,
+    Scoring,
+    TargetScore,
     Timing,
     Token,
 )
@@ -50,6 +53,10 @@ _FINISH_REASONS: dict[int, FinishReason] = {
 
 Source = str | Items[int]
 """A text, or token ids."""
+
+
+Targets = Source | Items[Source]
+"""One text, or several texts or lists of token ids."""
 
 
 Languages = str | Items[str]
@@ -99,6 +106,42 @@ def generate_stream_request(
     )
 
 
+def score_request(
+    inputs: Source | Items[Source],
+    targets: Targets | Items[Targets],
+    model: str,
+    version: str,
+    truncate: bool,
+    source_language: Languages = "",
+    target_language: Languages = "",
+) -> generation_pb2.ScoreTargetsRequest:
+    """A request for the scores of targets: those of the one text, or an entry for each input."""
+    sources = as_list(inputs)
+    entries = [targets] if isinstance(inputs, str) else list(targets)
+    if len(entries) != len(sources):
+        raise ValueError(
+            f"`targets` must have one entry for each input, but there are {len(entries)} for "
+            f"{len(sources)} inputs"
+        )
+    languages = zip(
+        _spread(source_language, len(sources), "source_language"),
+        _spread(target_language, len(sources), "target_language"),
+        strict=True,
+    )
+    messages = []
+    for source, entry, (source_code, target_code) in zip(sources, entries, languages, strict=True):
+        message = generation_pb2.ScoreTargetsInput(
+            source_language=source_code, target_language=target_code
+        )
+        _set(message, source)
+        for target in as_list(entry):  # type: ignore[arg-type]
+            _set(message.targets.add(), target)
+        messages.append(message)
+    return generation_pb2.ScoreTargetsRequest(
+        model_name=model, model_version=version, inputs=messages, truncate=truncate
+    )
+
+
 def embed_request(
     texts: Items[str], model: str, version: str, normalize: bool | None, truncate: bool
 ) -> encoding_pb2.EmbedRequest:
@@ -129,11 +172,20 @@ def _input(
     message = generation_pb2.GenerateInput(
         source_language=source_language, target_language=target_language
     )
-    if isinstance(source, str):
-        message.text = source
-    else:
-        message.token_ids.values.extend(source)
+    _set(message, source)
     return message
+
+
+def _set(
+    message: (
+        generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput | generation_pb2.Target
+    ),
+    text: Source,
+) -> None:
+    if isinstance(text, str):
+        message.text = text
+    else:
+        message.token_ids.values.extend(text)
 
 
 def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
@@ -160,22 +212,17 @@ def as_list(inputs: Source | Items[Source]) -> list[Source]:
         return [inputs]
     listed = list(inputs)
     if listed and isinstance(listed[0], numbers.Integral):
-        raise TypeError("token ids of one input must be wrapped in a list: [[5, 6, 7]]")
+        raise TypeError("token ids of one text must be wrapped in a list: [[5, 6, 7]]")
     return listed  # type: ignore[return-value]
 
 
 def to_generation(message: generation_pb2.GenerateResult) -> Generation:
     """The result of one input."""
-    timing = message.timing
     return Generation(
         hypotheses=tuple(map(_hypothesis, message.hypotheses)),
         source_token_count=message.source_token_count,
         truncated_token_count=message.truncated_token_count,
-        timing=Timing(
-            _seconds(timing.queue_duration),
-            _seconds(timing.encode_duration),
-            _seconds(timing.decode_duration),
-        ),
+        timing=_timing(message.timing),
     )
 
 
@@ -192,6 +239,26 @@ def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
         token_log_probabilities=tuple(message.token_log_probabilities),
         finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
         stop_sequence=message.stop_sequence,
+    )
+
+
+def to_scoring(message: generation_pb2.ScoreTargetsResult) -> Scoring:
+    """The scores of the targets of one input."""
+    return Scoring(
+        scores=tuple(
+            TargetScore(
+                tokens=tuple(
+                    ScoredToken(token.id, token.text, token.log_probability)
+                    for token in score.tokens
+                ),
+                total_log_probability=score.total_log_probability,
+                mean_log_probability=score.mean_log_probability,
+            )
+            for score in message.scores
+        ),
+        source_token_count=message.source_token_count,
+        truncated_token_count=message.truncated_token_count,
+        timing=_timing(message.timing),
     )
 
 
@@ -275,6 +342,14 @@ def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
         embedding_size=message.embedding_size,
         pooling=message.pooling,
         normalize=message.normalize,
+    )
+
+
+def _timing(message: generation_pb2.GenerationTiming) -> Timing:
+    return Timing(
+        _seconds(message.queue_duration),
+        _seconds(message.encode_duration),
+        _seconds(message.decode_duration),
     )
 
 

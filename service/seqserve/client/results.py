@@ -61,6 +61,39 @@ class Piece:
     token_ids: tuple[int, ...]
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """One token of a given target."""
+
+    token_id: int
+    text: str
+    """The vocabulary entry."""
+    log_probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TargetScore:
+    """How probable one given target is."""
+
+    tokens: tuple[ScoredToken, ...]
+    """With those that the server added to a text."""
+    total_log_probability: float
+    mean_log_probability: float
+    """The total over the number of tokens."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scoring:
+    """The scores of the targets of one input."""
+
+    scores: tuple[TargetScore, ...]
+    """In the order of the targets."""
+    source_token_count: int
+    truncated_token_count: int
+    """Source tokens that were cut; 0 unless ``truncate`` was set."""
+    timing: Timing
+
+
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class Embeddings:
     """The embeddings of the texts of one call, in their order."""

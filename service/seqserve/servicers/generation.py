@@ -6,13 +6,12 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.errors import DeadlineError, InvalidRequestError
+from seqserve.errors import DeadlineError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import (
@@ -23,22 +22,19 @@ from seqserve.sequence import (
     Hypothesis,
     Sequence,
 )
-from seqserve.servicers.languages import Direction, resolve_direction
+from seqserve.servicers.languages import resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
-    Frame,
     Source,
     admitted,
     check_count,
-    check_length,
-    check_text,
-    check_token_count,
     deadline,
     run,
     submitted,
     to_duration,
-    tokenize,
 )
+from seqserve.servicers.scoring import score_targets
+from seqserve.servicers.sources import read_sources
 from seqserve.servicers.stopping import make_stops
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
@@ -95,6 +91,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             raise DeadlineError(
                 "the deadline passed before the whole stream was generated and read"
             ) from error
+
+    async def ScoreTargets(  # noqa: N802
+        self,
+        request: generation_pb2.ScoreTargetsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> generation_pb2.ScoreTargetsResponse:
+        """Scores all targets of the request."""
+        model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
+        results = await score_targets(model, request, self._config, deadline(context, self._config))
+        return generation_pb2.ScoreTargetsResponse(results=results, model=_reference(model))
 
     async def _stream(
         self,
@@ -171,7 +177,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 )
             options.append(chosen)
             directions.append(direction)
-        sources = await self._read_sources(model, inputs, directions, truncate)
+        sources = await read_sources(model, inputs, directions, self._config, truncate=truncate)
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         sequences = [
@@ -190,60 +196,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             for source, chosen, direction in zip(sources, options, directions, strict=True)
         ]
         return list(zip(sequences, sources, strict=True))
-
-    async def _read_sources(
-        self,
-        model: ServedModel,
-        inputs: list[tuple[generation_pb2.GenerateInput, str]],
-        directions: list[Direction],
-        truncate: bool,
-    ) -> list[Source]:
-        num_tokens = sum(len(message.token_ids.values) for message, _ in inputs)
-        field = "inputs" if len(inputs) > 1 else f"{inputs[0][1]}.token_ids"
-        check_token_count(num_tokens, field, self._config)
-        texts: dict[int, str] = {}
-        sources: dict[int, Source] = {}
-        for index, (message, field) in enumerate(inputs):
-            match message.WhichOneof("source"):
-                case "text":
-                    check_text(message.text, f"{field}.text", self._config)
-                    texts[index] = message.text
-                case "token_ids":
-                    sources[index] = _read_token_ids(
-                        model, message.token_ids.values, f"{field}.token_ids", truncate
-                    )
-                case _:
-                    raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")
-        fields = [f"{inputs[index][1]}.text" for index in texts]
-        frames = [
-            Frame(directions[index].source_prefix, directions[index].source_suffix)
-            for index in texts
-        ]
-        tokenized = await tokenize(
-            model, list(texts.values()), fields, truncate=truncate, frames=frames
-        )
-        sources.update(zip(texts, tokenized, strict=True))
-        return [sources[index] for index in range(len(inputs))]
-
-
-def _read_token_ids(
-    model: ServedModel, token_ids: Items[int], field: str, truncate: bool
-) -> Source:
-    """Checks token ids: an id outside the vocabulary would read another token's embedding."""
-    if not token_ids:
-        raise InvalidRequestError(field, f"`{field}` must not be empty")
-    limit, length = model.manifest.max_source_length, len(token_ids)
-    if not truncate:
-        check_length(length, limit, field)
-    kept = tuple(token_ids[:limit])
-    size = model.manifest.source_vocabulary_size
-    for index, token in enumerate(kept):
-        if not 0 <= token < size:
-            raise InvalidRequestError(
-                f"{field}.values[{index}]",
-                f"`{field}.values[{index}]` must be at least 0 and below {size}, but is {token}",
-            )
-    return Source(kept, length - len(kept))
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

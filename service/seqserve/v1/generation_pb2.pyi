@@ -202,8 +202,8 @@ class TokenIds(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the model's source vocabulary, special tokens included as the model expects them (the
-        end token, say): nothing is added.
+        """Ids of the model's source vocabulary, or of its target vocabulary for targets; special tokens
+        included as the model expects them (the end token, say): nothing is added.
         """
 
     def __init__(
@@ -578,3 +578,257 @@ class GenerateStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateStreamResponse: _TypeAlias = GenerateStreamResponse  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """A target to score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; tokenized by the server with the model's target tokenizer as a label in training is: if
+    it lacks them, the token of `target_language` is put before it, where the model writes that
+    first, and the end token after it. Both are scored with it.
+    """
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Ids of the target vocabulary without the start token, taken as they are: nothing is added."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsInput(_message.Message):
+    """One source, and targets to score for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; tokenized by the server with the model's tokenizer."""
+    source_language: _builtins.str
+    """Language of the source, as in `GenerateInput`."""
+    target_language: _builtins.str
+    """Language of the targets, as in `GenerateInput`."""
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Token ids, taken as they are."""
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
+        """The targets; at least one. A target with more tokens than the model's `max_target_length` is
+        refused with INVALID_ARGUMENT. The source is encoded once for as many targets as the server's
+        limit of beams.
+        """
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        targets: _abc.Iterable[Global___Target] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "source_language", b"source_language", "target_language", b"target_language", "targets", b"targets", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___ScoreTargetsInput: _TypeAlias = ScoreTargetsInput  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsRequest(_message.Message):
+    """Asks for the probabilities of targets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that generates."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    truncate: _builtins.bool
+    """Whether sources that are longer than the model accepts are cut at their end. The reply then
+    says how many tokens were cut. Default false. Targets are never cut.
+    """
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTargetsInput]:
+        """The sources with their targets; at least one, and in all at most as many targets as the
+        server's limit of inputs per request.
+        """
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___ScoreTargetsInput] | None = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsRequest: _TypeAlias = ScoreTargetsRequest  # noqa: Y015
+
+@_typing.final
+class ScoredToken(_message.Message):
+    """One token of a scored target."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Id in the target vocabulary."""
+    text: _builtins.str
+    """The vocabulary entry; empty for ids the tokenizer has none for."""
+    log_probability: _builtins.float
+    """Natural logarithm of its probability, given the source and the tokens before it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoredToken: _TypeAlias = ScoredToken  # noqa: Y015
+
+@_typing.final
+class TargetScore(_message.Message):
+    """How probable one target is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    MEAN_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    total_log_probability: _builtins.float
+    """Sum of the log-probabilities."""
+    mean_log_probability: _builtins.float
+    """The sum over the number of tokens."""
+    token_count: _builtins.int
+    """Number of tokens."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredToken]:
+        """Its tokens, those included that the server added to a text."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___ScoredToken] | None = ...,
+        total_log_probability: _builtins.float = ...,
+        mean_log_probability: _builtins.float = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_log_probability", b"mean_log_probability", "token_count", b"token_count", "tokens", b"tokens", "total_log_probability", b"total_log_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetScore: _TypeAlias = TargetScore  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsResult(_message.Message):
+    """The scores of the targets of one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    source_token_count: _builtins.int
+    """Source tokens the model read, special tokens included."""
+    truncated_token_count: _builtins.int
+    """Source tokens cut because the source was too long; 0 unless `truncate` is set."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetScore]:
+        """One for each target, in their order."""
+
+    @_builtins.property
+    def timing(self) -> Global___GenerationTiming:
+        """Where the time went, until the last target was scored."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[Global___TargetScore] | None = ...,
+        source_token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        timing: Global___GenerationTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsResult: _TypeAlias = ScoreTargetsResult  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsResponse(_message.Message):
+    """The scores, in the order of the inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTargetsResult]:
+        """One result for each input."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ScoreTargetsResult] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsResponse: _TypeAlias = ScoreTargetsResponse  # noqa: Y015

@@ -50,6 +50,14 @@ class GenerationServiceStub:
     model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
     that may be the beginning of a stop sequence is held back until it is known not to be.
     """
+    ScoreTargets: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreTargetsRequest, _generation_pb2.ScoreTargetsResponse]
+    """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+    translations that others made.
+
+    The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+    own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+    the order of the inputs, all or none.
+    """
 
 @_typing.type_check_only
 class GenerationServiceAsyncStub(GenerationServiceStub):
@@ -72,6 +80,14 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     holds the whole result; the pieces joined are the text of its first hypothesis, unless the
     model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
     that may be the beginning of a stop sequence is held back until it is known not to be.
+    """
+    ScoreTargets: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreTargetsRequest, _generation_pb2.ScoreTargetsResponse]  # type: ignore[assignment]
+    """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+    translations that others made.
+
+    The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+    own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+    the order of the inputs, all or none.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -104,6 +120,20 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         holds the whole result; the pieces joined are the text of its first hypothesis, unless the
         model's decoder rewrites earlier text when tokens follow: then pieces stop where it does. Text
         that may be the beginning of a stop sequence is held back until it is known not to be.
+        """
+
+    @_abc_1.abstractmethod
+    def ScoreTargets(
+        self,
+        request: _generation_pb2.ScoreTargetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.ScoreTargetsResponse, _abc.Awaitable[_generation_pb2.ScoreTargetsResponse]]:
+        """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+        translations that others made.
+
+        The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+        own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+        the order of the inputs, all or none.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
