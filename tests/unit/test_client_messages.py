@@ -16,6 +16,7 @@ from seqserve.client import (
     Timing,
     Token,
     messages,
+    scoring_messages,
 )
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 
@@ -68,12 +69,14 @@ def test_one_option_sets_one_field(option: str) -> None:
 def test_targets_are_those_of_one_text_or_an_entry_for_each_input() -> None:
     """Texts or token ids, one or several."""
     for targets in ("x", ["x"]):
-        (one,) = messages.score_request("a", targets, "m", "2", True).inputs
+        (one,) = scoring_messages.score_request("a", targets, "m", "2", True).inputs
         assert (one.text, [target.text for target in one.targets]) == ("a", ["x"])
     inputs: list[messages.Source] = ["a", [4, 5]]
     two: list[messages.Source] = ["y", [6, 7]]
-    targets_of_each: list[messages.Targets] = ["x", two]
-    request = messages.score_request(inputs, targets_of_each, "m", "2", True, "de", ["en", "fr"])
+    targets_of_each: list[scoring_messages.Targets] = ["x", two]
+    request = scoring_messages.score_request(
+        inputs, targets_of_each, "m", "2", True, "de", ["en", "fr"]
+    )
     assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
     first, second = request.inputs
     assert [target.text for target in first.targets] == ["x"]
@@ -87,9 +90,9 @@ def test_targets_are_those_of_one_text_or_an_entry_for_each_input() -> None:
 def test_targets_must_match_the_inputs() -> None:
     """One entry too few would score the wrong pairs."""
     with pytest.raises(ValueError, match="there are 1 for 2 inputs"):
-        messages.score_request(["a", "b"], ["x"], "", "", False)
+        scoring_messages.score_request(["a", "b"], ["x"], "", "", False)
     with pytest.raises(TypeError, match="must be wrapped in a list"):
-        messages.score_request("a", [5, 6], "", "", False)
+        scoring_messages.score_request("a", [5, 6], "", "", False)
 
 
 def test_one_text_as_stop_sequences_is_refused() -> None:

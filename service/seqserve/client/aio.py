@@ -8,11 +8,12 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from seqserve.client import messages
+from seqserve.client import messages, scoring_messages
 from seqserve.client.channel import Connection
 from seqserve.client.errors import to_call_error
-from seqserve.client.messages import GenerateOptions, Languages, Source, Targets
+from seqserve.client.messages import GenerateOptions, Languages, Source
 from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Scoring, Token
+from seqserve.client.scoring_messages import Targets
 from seqserve.v1 import (
     encoding_pb2_grpc,
     generation_pb2_grpc,
@@ -146,11 +147,11 @@ class AsyncClient:
         Returns:
             The scores of each input, in their order.
         """
-        request = messages.score_request(
+        request = scoring_messages.score_request(
             inputs, targets, model, version, truncate, source_language, target_language
         )
         response = await self._call(self._generation.ScoreTargets, request, timeout_seconds)
-        return [messages.to_scoring(result) for result in response.results]
+        return [scoring_messages.to_scoring(result) for result in response.results]
 
     async def embed(
         self,

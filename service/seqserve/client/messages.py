@@ -17,9 +17,6 @@ from seqserve.client.results import (
     Hypothesis,
     ModelInfo,
     Piece,
-    ScoredToken,
-    Scoring,
-    TargetScore,
     Timing,
     Token,
 )
@@ -55,10 +52,6 @@ Source = str | Items[int]
 """A text, or token ids."""
 
 
-Targets = Source | Items[Source]
-"""One text, or several texts or lists of token ids."""
-
-
 Languages = str | Items[str]
 """One language of all inputs, or one for each; empty for the model's default."""
 
@@ -74,8 +67,8 @@ def generate_request(
 ) -> generation_pb2.GenerateRequest:
     """A request for several inputs."""
     pairs = zip(
-        _spread(source_language, len(inputs), "source_language"),
-        _spread(target_language, len(inputs), "target_language"),
+        spread(source_language, len(inputs), "source_language"),
+        spread(target_language, len(inputs), "target_language"),
         strict=True,
     )
     return generation_pb2.GenerateRequest(
@@ -103,42 +96,6 @@ def generate_stream_request(
         input=_input(source, source_language, target_language),
         options=_options(options),
         truncate=truncate,
-    )
-
-
-def score_request(
-    inputs: Source | Items[Source],
-    targets: Targets | Items[Targets],
-    model: str,
-    version: str,
-    truncate: bool,
-    source_language: Languages = "",
-    target_language: Languages = "",
-) -> generation_pb2.ScoreTargetsRequest:
-    """A request for the scores of targets: those of the one text, or an entry for each input."""
-    sources = as_list(inputs)
-    entries = [targets] if isinstance(inputs, str) else list(targets)
-    if len(entries) != len(sources):
-        raise ValueError(
-            f"`targets` must have one entry for each input, but there are {len(entries)} for "
-            f"{len(sources)} inputs"
-        )
-    languages = zip(
-        _spread(source_language, len(sources), "source_language"),
-        _spread(target_language, len(sources), "target_language"),
-        strict=True,
-    )
-    messages = []
-    for source, entry, (source_code, target_code) in zip(sources, entries, languages, strict=True):
-        message = generation_pb2.ScoreTargetsInput(
-            source_language=source_code, target_language=target_code
-        )
-        _set(message, source)
-        for target in as_list(entry):  # type: ignore[arg-type]
-            _set(message.targets.add(), target)
-        messages.append(message)
-    return generation_pb2.ScoreTargetsRequest(
-        model_name=model, model_version=version, inputs=messages, truncate=truncate
     )
 
 
@@ -172,16 +129,17 @@ def _input(
     message = generation_pb2.GenerateInput(
         source_language=source_language, target_language=target_language
     )
-    _set(message, source)
+    set_source(message, source)
     return message
 
 
-def _set(
+def set_source(
     message: (
         generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput | generation_pb2.Target
     ),
     text: Source,
 ) -> None:
+    """Sets text or token ids of a message."""
     if isinstance(text, str):
         message.text = text
     else:
@@ -194,7 +152,7 @@ def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
     return generation_pb2.GenerateOptions(**options)
 
 
-def _spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
+def spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
     """The language of each input."""
     if isinstance(languages, str):
         return [languages] * num_inputs
@@ -222,7 +180,7 @@ def to_generation(message: generation_pb2.GenerateResult) -> Generation:
         hypotheses=tuple(map(_hypothesis, message.hypotheses)),
         source_token_count=message.source_token_count,
         truncated_token_count=message.truncated_token_count,
-        timing=_timing(message.timing),
+        timing=to_timing(message.timing),
     )
 
 
@@ -239,26 +197,6 @@ def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
         token_log_probabilities=tuple(message.token_log_probabilities),
         finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
         stop_sequence=message.stop_sequence,
-    )
-
-
-def to_scoring(message: generation_pb2.ScoreTargetsResult) -> Scoring:
-    """The scores of the targets of one input."""
-    return Scoring(
-        scores=tuple(
-            TargetScore(
-                tokens=tuple(
-                    ScoredToken(token.id, token.text, token.log_probability)
-                    for token in score.tokens
-                ),
-                total_log_probability=score.total_log_probability,
-                mean_log_probability=score.mean_log_probability,
-            )
-            for score in message.scores
-        ),
-        source_token_count=message.source_token_count,
-        truncated_token_count=message.truncated_token_count,
-        timing=_timing(message.timing),
     )
 
 
@@ -345,7 +283,8 @@ def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
     )
 
 
-def _timing(message: generation_pb2.GenerationTiming) -> Timing:
+def to_timing(message: generation_pb2.GenerationTiming) -> Timing:
+    """Where the time of one input went."""
     return Timing(
         _seconds(message.queue_duration),
         _seconds(message.encode_duration),
