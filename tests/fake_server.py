@@ -119,6 +119,14 @@ class FakeServer(
         result = make_result(request.input.text, request.options)
         yield generation_pb2.GenerateStreamResponse(result=result)
 
+    def ScoreTargets(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """One token a letter, of log-probability -1."""
+        self._receive(request, context)
+        return generation_pb2.ScoreTargetsResponse(
+            results=[make_scoring(one) for one in request.inputs],
+            model=model_pb2.ModelReference(name="fake", version="1"),
+        )
+
     def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Counts letters."""
         self._receive(request, context)
@@ -213,6 +221,30 @@ def make_result(
         source_token_count=len(text),
         truncated_token_count=3 if text == "long" else 0,
         seed=99 if options.do_sample else None,
+    )
+    result.timing.queue_duration.FromMilliseconds(1)
+    result.timing.encode_duration.FromMilliseconds(2)
+    result.timing.decode_duration.FromMilliseconds(3)
+    return result
+
+
+def make_scoring(one: generation_pb2.ScoreTargetsInput) -> generation_pb2.ScoreTargetsResult:
+    """A score for each target of an input."""
+    result = generation_pb2.ScoreTargetsResult(
+        scores=[
+            generation_pb2.TargetScore(
+                tokens=[
+                    generation_pb2.ScoredToken(id=ord(letter), text=letter, log_probability=-1.0)
+                    for letter in target.text
+                ],
+                total_log_probability=-len(target.text),
+                mean_log_probability=-1.0,
+                token_count=len(target.text),
+            )
+            for target in one.targets
+        ],
+        source_token_count=len(one.text),
+        truncated_token_count=3 if one.text == "long" else 0,
     )
     result.timing.queue_duration.FromMilliseconds(1)
     result.timing.encode_duration.FromMilliseconds(2)

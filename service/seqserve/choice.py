@@ -14,6 +14,7 @@ from seqserve.errors import EngineError, InvalidRequestError
 from seqserve.ranking import largest_indices, log_sum_exp
 from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState, TokenLogProbability
+from seqserve.target_scoring import TargetScoring
 
 _UNREACHABLE = -1e8
 """Below any sum of log-probabilities: beams that do not exist yet score less."""
@@ -30,8 +31,9 @@ def choose(
 
     Returns:
         For each sequence its candidates: 2K for K beams, best first; otherwise, and within a
-        prefix, one for each live hypothesis. Or an EngineError, if the logits of the sequence are
-        not finite, or an InvalidRequestError, if its options bar every token.
+        prefix, one for each live hypothesis; for given targets their next tokens, in their order.
+        Or an EngineError, if the logits of the sequence are not finite, or an InvalidRequestError,
+        if its options bar every token.
     """
     is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
@@ -43,6 +45,8 @@ def _choose_for(
     search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
 ) -> list[Candidate] | Exception:
     """The candidates of one sequence."""
+    if isinstance(search, TargetScoring):
+        return _score_given(search, rows, logits)
     options, position = search.options, search.target_length
     if position < len(options.target_prefix):
         token = options.target_prefix[position]
@@ -199,6 +203,21 @@ def _best_log_probabilities(
     logits[rules.barred_tokens(target)] = -math.inf
     tokens = largest_indices(logits, count)
     return tokens, logits[tokens] - np.float32(normalizer)
+
+
+def _score_given(
+    search: TargetScoring, rows: list[int], logits: NDArray[np.float32]
+) -> list[Candidate] | Exception:
+    candidates = []
+    for index, (row, token, score) in enumerate(
+        zip(rows, search.next_tokens(), search.scores, strict=True)
+    ):
+        normalizer = log_sum_exp(logits[row])
+        if math.isnan(normalizer):
+            return _not_finite()
+        log_probability = float(logits[row, token] - np.float32(normalizer))
+        candidates.append(Candidate(index, token, score + log_probability, log_probability))
+    return candidates
 
 
 def _not_finite() -> EngineError:

@@ -1,4 +1,4 @@
-"""The client's commands: ``generate``, ``embed``, ``models``, ``tokenize``."""
+"""The client's commands: ``generate``, ``score``, ``embed``, ``models``, ``tokenize``."""
 
 import dataclasses
 import json
@@ -67,6 +67,17 @@ _DECODING_OPTIONS = (
     ),
     click.option(
         "--min-alternative-probability", type=float, help="Of the first token of an alternative."
+    ),
+    click.option(
+        "--stop-sequence",
+        "stop_sequences",
+        multiple=True,
+        help="Text that ends a target; may be given several times.",
+    ),
+    click.option(
+        "--include-stop-sequence/--no-include-stop-sequence",
+        default=None,
+        help="End texts with the stop sequence, not before it.",
     ),
 )
 _PRIORITY = click.option(
@@ -192,6 +203,45 @@ def _print_generation(text: str, generation: Generation, *, scores: bool, as_jso
     for hypothesis in generation.hypotheses:
         prefix = f"{hypothesis.score:.4f}\t" if scores and hypothesis.score is not None else ""
         click.echo(f"{prefix}{hypothesis.text}")
+
+
+@click.command()
+@click.argument("source")
+@click.argument("targets", nargs=-1, required=True)
+@calling
+@click.option("--source-language", default="", help="Language of the source.")
+@click.option("--target-language", default="", help="Language of the targets.")
+@click.option("--truncate", is_flag=True, help="Cut a source that is too long at its end.")
+def score(
+    call: Call,
+    source: str,
+    targets: tuple[str, ...],
+    source_language: str,
+    target_language: str,
+    truncate: bool,
+) -> None:
+    """Tells how probable each of TARGETS is for SOURCE.
+
+    Prints one target a line: its log-probability, the mean of its tokens, and the text, with tabs
+    between them; or with --json an object with its tokens.
+    """
+    with call.connect() as client:
+        (scoring,) = client.score(
+            source,
+            targets,
+            model=call.model,
+            version=call.version,
+            source_language=source_language,
+            target_language=target_language,
+            truncate=truncate,
+        )
+    for target, one in zip(targets, scoring.scores, strict=True):
+        if call.as_json:
+            record = {"source": source, "target": target, **dataclasses.asdict(one)}
+            click.echo(json.dumps(record, ensure_ascii=False))
+        else:
+            click.echo(f"{one.total_log_probability:.4f}\t{one.mean_log_probability:.4f}\t{target}")
+    _note_truncation(1, scoring.truncated_token_count)
 
 
 @click.command()
@@ -336,4 +386,4 @@ def tokenize(call: Call, inputs: tuple[str, ...]) -> None:
             click.echo(" ".join(f"{token.text}:{token.token_id}" for token in tokens))
 
 
-COMMANDS: list[click.Command] = [generate, embed, models, tokenize]
+COMMANDS: list[click.Command] = [generate, score, embed, models, tokenize]

@@ -23,6 +23,7 @@ class FinishReason(enum.StrEnum):
 
     EOS = "eos"
     LENGTH = "length"
+    STOP_SEQUENCE = "stop_sequence"
     TIME = "time"
 
 
@@ -74,6 +75,10 @@ class GenerateOptions:
     """Sampling considers the tokens that make up this much of the probability; 1 is off."""
     seed: int = 0
     """Where the random numbers of sampling come from."""
+    stop_sequences: tuple[str, ...] = ()
+    """Texts that end a hypothesis."""
+    include_stop_sequence: bool = False
+    """The text ends with the stop sequence, not before it."""
     return_scores: bool = False
     return_token_log_probabilities: bool = False
     max_time: float = math.inf
@@ -139,6 +144,18 @@ class Hypothesis:
     num_prefix_tokens: int = 0
     tops: tuple[tuple[TokenLogProbability, ...], ...] = ()
     """The most probable tokens in place of each behind the prefix; empty when not asked for."""
+    stop_sequence: str | None = None
+    """What ended it, if a stop sequence did."""
+
+
+class StopFinder(Protocol):
+    """Looks at the text of targets for the searches; ``stop_sequences`` implements it."""
+
+    def find(self, tokens: list[int], window_start: int) -> tuple[str | None, int]:
+        """The stop sequence that the newest of all tokens [T] completed, or None.
+
+        With it comes a number that the next call for this target must bring; 0 at first.
+        """
 
 
 class TokenRules(Protocol):

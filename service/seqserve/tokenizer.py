@@ -13,7 +13,8 @@ import tokenizers
 
 from seqserve.errors import InvalidRequestError, ModelFolderError
 from seqserve.sentencepiece_record import is_sentencepiece_file
-from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
+from seqserve.sentencepiece_tokenizer import SPACE_CLEAN_UP, SentencePieceTokenizer
+from seqserve.stop_sequences import hold_back
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
 
@@ -64,11 +65,15 @@ class Tokenizer:
             ModelFolderError: The file is no tokenizer, or it would cut or pad texts unasked.
         """
         self._tokenizer: _Library
+        self.rewritten: tuple[str, ...] = ()
+        """What decoding replaces in a text, so that its beginning is not certain to stay."""
         try:
             text = path.read_text(encoding="utf-8")
             if is_sentencepiece_file(text):
                 pieces = SentencePieceTokenizer.from_str(text)
                 self._tokenizer, self._special_ids = pieces, frozenset(pieces.record.special_ids)
+                if pieces.record.is_space_cleaned:
+                    self.rewritten = tuple(found for found, _ in SPACE_CLEAN_UP)
             else:
                 rust = tokenizers.Tokenizer.from_str(text)
                 added = rust.get_added_tokens_decoder()
@@ -175,15 +180,24 @@ class TextStream:
 
     The pieces joined are at any time the decoded text of some first ids, and after ``finish`` that
     of all ids, provided the decoder never changes a text it gave when more ids come. Byte-level,
-    byte-fallback, WordPiece, Metaspace and BPE decoders are such. What was sent cannot be taken
-    back: with another decoder pieces stop where it rewrites, go on if the text continues the sent
-    one again, and only the result has the final text for certain.
+    byte-fallback, WordPiece, Metaspace, BPE and SentencePiece decoders are such; of the last, what
+    may be the beginning of something that decoding replaces is held back. What was sent cannot be
+    taken back: with another decoder pieces stop where it rewrites, go on if the text continues the
+    sent one again, and only the result has the final text for certain.
 
     Source: the decoders of ``tokenizers``.
     """
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer, trim: Callable[[str], str] | None = None) -> None:
+        """Begins a text.
+
+        Args:
+            tokenizer: What decodes.
+            trim: Removes from the end of a text that goes on what must not be sent yet; None
+                removes nothing.
+        """
         self._tokenizer = tokenizer
+        self._trim = trim
         self._token_ids: list[int] = []
         self._sent = ""
 
@@ -194,7 +208,8 @@ class TextStream:
         # U+FFFD at the end is the first part of a character whose other bytes are still to come.
         if text.endswith("\ufffd") or self._tokenizer.ends_in_bytes(self._token_ids):
             return ""
-        return self._advance(text)
+        text = hold_back(text, self._tokenizer.rewritten)
+        return self._advance(text if self._trim is None else self._trim(text))
 
     def finish(self, text: str) -> str:
         """The rest, once the final text is known; empty if the decoder took back what was sent."""

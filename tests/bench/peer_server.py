@@ -69,6 +69,14 @@ class PeerServicer(generation_pb2_grpc.GenerationServiceServicer):
         """Refuses: nothing here measures streams of this server."""
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server has no streams")
 
+    async def ScoreTargets(  # noqa: N802
+        self,
+        request: generation_pb2.ScoreTargetsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> generation_pb2.ScoreTargetsResponse:
+        """Refuses: nothing here measures scores of this server."""
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "this server has no scores")
+
     async def close(self) -> None:
         """Ends the loops, and frees the translator while its threads can still be joined."""
         for loop in self._loops:

@@ -294,3 +294,76 @@ async def test_languages_share_a_batch(exported: Exported, serving: MakeServer) 
             await client.generate(text, source_language=sources[0], target_language="xx-unknown")
     assert caught.value.code == "INVALID_ARGUMENT"
     assert "inputs[0].target_language" in caught.value.fields
+
+
+@torch.no_grad()
+def score(exported: Exported, source: list[int], target: list[int]) -> list[float]:
+    """The log-probability of each token of a target, from the logits of ``transformers``."""
+    assert exported.manifest.generation is not None
+    start = exported.manifest.generation.decoder_start_token_id
+    start = to_transformers(exported, {}).get("decoder_start_token_id", start)
+    logits = exported.model(
+        input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[start, *target[:-1]]])
+    ).logits[0]
+    tokens = torch.tensor(target)[:, None]
+    return [float(one) for one in logits.log_softmax(-1).gather(1, tokens)[:, 0]]
+
+
+async def test_given_targets_are_as_probable_as_in_transformers(
+    exported: Exported, serving: MakeServer
+) -> None:
+    """Targets of several lengths for ragged sources: every log-probability within 1e-4."""
+    sources = make_sources(exported)[::SOURCES_PER_LENGTH]
+    generator = np.random.default_rng(3)
+    assert exported.manifest.generation is not None
+    size = exported.manifest.generation.target_vocabulary_size
+    # Among others M2M100 counts positions without padding, which no target has.
+    pad = exported.model.config.pad_token_id
+    allowed = np.array([token for token in range(size) if token != pad])
+    lengths = (1, 4, 9, 2, 3, 14, 1, 1, 6, 2)  # more than there may be beams
+    targets = [[generator.choice(allowed, length).tolist() for length in lengths] for _ in sources]
+    async with (
+        serving(models=exported.store, max_num_beams=8) as server,
+        AsyncClient(f"127.0.0.1:{server.ports.grpc}") as client,
+    ):
+        scorings = await client.score(sources, targets, **to_server(exported, {}))
+    for source, given, scoring in zip(sources, targets, scorings, strict=True):
+        for target, found in zip(given, scoring.scores, strict=True):
+            assert [token.token_id for token in found.tokens] == target
+            expected = score(exported, source, target)
+            log_probabilities = [token.log_probability for token in found.tokens]
+            assert log_probabilities == pytest.approx(expected, abs=SCORE_TOLERANCE)
+            assert found.total_log_probability == pytest.approx(sum(expected), abs=SCORE_TOLERANCE)
+            assert found.mean_log_probability == pytest.approx(
+                sum(expected) / len(target), abs=SCORE_TOLERANCE
+            )
+
+
+async def test_target_texts_are_scored_as_the_labels_of_training(
+    exported: Exported, serving: MakeServer
+) -> None:
+    """The language that is written first and the end token are added; nothing after the end is."""
+    original = exported.tokenizers.original
+    fields = to_server(exported, {})
+    languages = exported.tokenizers.languages
+    if languages is not None and languages.source_codes:
+        fields["source_language"] = next(iter(languages.source_codes))
+    if languages is not None:
+        fields["target_language"] = _last_language(exported)
+        if languages.source_codes:
+            original.tgt_lang = fields["target_language"]
+            if exported.family == "plbart":
+                original.tgt_lang = f"__{fields['target_language']}__"
+    texts = [sentence[:20] for sentence in SENTENCES[:3]]
+    async with (
+        serving(models=exported.store) as server,
+        AsyncClient(f"127.0.0.1:{server.ports.grpc}") as client,
+    ):
+        (scoring,) = await client.score(SENTENCES[3][:20], texts, **fields)
+    for text, found in zip(texts, scoring.scores, strict=True):
+        labels = original(text_target=text)["input_ids"]
+        if languages is not None and languages.target_mode == "decoder_start":
+            assert labels.pop() == languages.target_codes[fields["target_language"]]
+        assert [token.token_id for token in found.tokens] == labels
+        entries = original.convert_ids_to_tokens(labels)
+        assert [token.text for token in found.tokens] == entries

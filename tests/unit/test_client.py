@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2
 from grpc_health.v1 import health_pb2
 
 from fake_server import FakeServer, Refusal
-from seqserve.client import AsyncClient, CallError, Client, Piece, Timing
+from seqserve.client import AsyncClient, CallError, Client, Piece, ScoredToken, Timing
 from seqserve.client.messages import as_list
 
 
@@ -40,6 +40,20 @@ def test_generation_is_parsed_whole(server: FakeServer) -> None:
     assert generation.timing == Timing(0.001, 0.002, 0.003)
 
 
+def test_scores_are_parsed_whole(server: FakeServer) -> None:
+    """Every field of the reply arrives."""
+    with Client(server.target) as client:
+        (scoring,) = client.score("long", ["ab", "c"], model="m", version="2", truncate=True)
+    first, second = scoring.scores
+    assert first.tokens == (ScoredToken(97, "a", -1.0), ScoredToken(98, "b", -1.0))
+    assert (first.total_log_probability, first.mean_log_probability) == (-2.0, -1.0)
+    assert second.total_log_probability == -1.0
+    assert (scoring.source_token_count, scoring.truncated_token_count) == (4, 3)
+    assert scoring.timing == Timing(0.001, 0.002, 0.003)
+    (request,) = server.requests
+    assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
+
+
 def test_unset_options_stay_unset(server: FakeServer) -> None:
     """The model's defaults apply to what the caller does not name."""
     inputs: list[str | list[int]] = ["a", [4, 5]]
@@ -62,6 +76,7 @@ async def test_both_clients_return_the_same(server: FakeServer) -> None:
     with Client(server.target) as client:
         blocking = [
             client.generate(["a", "b"]),
+            client.score("ab", ["c", "de"]),
             client.list_models(),
             client.get_model(),
             client.tokenize("ab"),
@@ -71,6 +86,7 @@ async def test_both_clients_return_the_same(server: FakeServer) -> None:
     async with AsyncClient(server.target) as other:
         awaited = [
             await other.generate(["a", "b"]),
+            await other.score("ab", ["c", "de"]),
             await other.list_models(),
             await other.get_model(),
             await other.tokenize("ab"),

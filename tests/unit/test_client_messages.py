@@ -17,6 +17,7 @@ from seqserve.client import (
     Token,
     TokenLogProbability,
     messages,
+    scoring_messages,
 )
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 
@@ -42,6 +43,8 @@ ALL_OPTIONS = GenerateOptions(
     min_alternative_probability=0.0,
     return_scores=True,
     return_token_log_probabilities=False,
+    stop_sequences=["."],
+    include_stop_sequence=False,
 )
 
 
@@ -75,6 +78,58 @@ def test_one_option_sets_one_field(option: str) -> None:
         messages.generate_stream_request("a", "", "", False, options),
     ):
         assert names(request.options) == {option}
+
+
+def test_targets_are_those_of_one_text_or_an_entry_for_each_input() -> None:
+    """Texts or token ids, one or several."""
+    for targets in ("x", ["x"]):
+        (one,) = scoring_messages.score_request("a", targets, "m", "2", True).inputs
+        assert (one.text, [target.text for target in one.targets]) == ("a", ["x"])
+    inputs: list[messages.Source] = ["a", [4, 5]]
+    two: list[messages.Source] = ["y", [6, 7]]
+    targets_of_each: list[scoring_messages.Targets] = ["x", two]
+    request = scoring_messages.score_request(
+        inputs, targets_of_each, "m", "2", True, "de", ["en", "fr"]
+    )
+    assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
+    first, second = request.inputs
+    assert [target.text for target in first.targets] == ["x"]
+    assert list(second.token_ids.values) == [4, 5]
+    assert second.targets[0].text == "y"
+    assert list(second.targets[1].token_ids.values) == [6, 7]
+    assert [one.source_language for one in request.inputs] == ["de", "de"]
+    assert [one.target_language for one in request.inputs] == ["en", "fr"]
+
+
+def test_targets_must_match_the_inputs() -> None:
+    """One entry too few would score the wrong pairs."""
+    with pytest.raises(ValueError, match="there are 1 for 2 inputs"):
+        scoring_messages.score_request(["a", "b"], ["x"], "", "", False)
+    with pytest.raises(TypeError, match="must be wrapped in a list"):
+        scoring_messages.score_request("a", [5, 6], "", "", False)
+
+
+def test_one_text_as_stop_sequences_is_refused() -> None:
+    """Each of its characters would become one."""
+    options = GenerateOptions(stop_sequences="end")
+    with pytest.raises(TypeError, match=r'stop sequences must be a list: \["\."\]'):
+        messages.generate_request(["a"], "", "", False, options)
+
+
+def test_stop_sequence_says_what_ended_a_hypothesis() -> None:
+    """With its own reason; it is empty for all others."""
+    ended, plain = messages.to_generation(
+        generation_pb2.GenerateResult(
+            hypotheses=[
+                generation_pb2.Hypothesis(
+                    finish_reason=generation_pb2.FINISH_REASON_STOP_SEQUENCE, stop_sequence="end"
+                ),
+                generation_pb2.Hypothesis(finish_reason=generation_pb2.FINISH_REASON_EOS),
+            ]
+        )
+    ).hypotheses
+    assert (ended.finish_reason, ended.stop_sequence) == ("stop_sequence", "end")
+    assert (plain.finish_reason, plain.stop_sequence) == ("eos", "")
 
 
 def test_inputs_are_texts_or_token_ids_in_their_order() -> None:

@@ -41,6 +41,18 @@ def test_scores_come_before_texts(server: FakeServer) -> None:
     assert server.requests[0].options.return_scores
 
 
+def test_score_prints_total_mean_and_target(server: FakeServer) -> None:
+    """One target a line, or an object with its tokens."""
+    result = run(server, "score", "--model", "fake", "ab", "cd", "e")
+    assert (result.exit_code, result.stdout) == (0, "-2.0000\t-1.0000\tcd\n-1.0000\t-1.0000\te\n")
+    (request,) = server.requests
+    assert [target.text for target in request.inputs[0].targets] == ["cd", "e"]
+    record = json.loads(run(server, "score", "--json", "ab", "c").stdout)
+    assert (record["source"], record["target"], record["total_log_probability"]) == ("ab", "c", -1)
+    assert record["tokens"] == [{"token_id": 99, "text": "c", "log_probability": -1.0}]
+    assert run(server, "score", "ab").exit_code == 2
+
+
 def test_inputs_are_read_from_standard_input(server: FakeServer) -> None:
     """One a line, with or without an end of the last one."""
     assert run(server, "generate", stdin="ab\nc\n").stdout == "AB\nab\nC\nc\n"
@@ -266,6 +278,7 @@ def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
         *("generate", "a", "--model", "m", "--version", "2", "--truncate"),
         *("--max-new-tokens", "5", "--num-return-sequences", "2"),
         *("--length-penalty", "0", "--no-early-stopping"),
+        *("--stop-sequence", ".", "--stop-sequence", " end", "--no-include-stop-sequence"),
     )
     bare, full = server.requests
     assert not bare.options.ListFields()
@@ -274,6 +287,8 @@ def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
         "num_return_sequences": 2,
         "length_penalty": 0.0,
         "early_stopping": False,
+        "stop_sequences": [".", " end"],
+        "include_stop_sequence": False,
     }
     assert (full.model_name, full.model_version, full.truncate) == ("m", "2", True)
 
@@ -438,3 +453,12 @@ def test_top_tokens_that_nothing_prints_are_wrong_usage(
     assert result.exit_code == 2
     assert "is printed with --json and without --stream only" in " ".join(result.stderr.split())
     assert not server.requests
+
+
+def test_cut_source_of_a_score_is_noted(server: FakeServer) -> None:
+    """On standard error, as for every input."""
+    result = run(server, "score", "--truncate", "long", "a")
+    assert (result.stdout, result.stderr) == (
+        "-1.0000\t-1.0000\ta\n",
+        "note: 3 tokens of input 1 were cut\n",
+    )

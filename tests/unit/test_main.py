@@ -32,7 +32,7 @@ def test_help_names_every_command(flag: str) -> None:
     """The server's command and the client's."""
     result = CliRunner().invoke(main, [flag])
     assert result.exit_code == 0
-    assert set(main.commands) == {"serve", "generate", "embed", "models", "tokenize"}
+    assert set(main.commands) == {"serve", "generate", "score", "embed", "models", "tokenize"}
     assert all(f"\n  {name} " in result.stdout for name in main.commands)
 
 

@@ -54,6 +54,8 @@ def test_every_option_is_passed_on() -> None:
         "no_repeat_ngram_size": 3,
         "repetition_penalty": 1.5,
         "forced_bos_token_id": 4,
+        "stop_sequences": (".", " end"),
+        "include_stop_sequence": True,
     }
     time_limit = {"max_time": duration_pb2.Duration(seconds=1, nanos=250_000_000)}
     assert resolve(values | time_limit) == GenerateOptions(**values, max_time=1.25)
@@ -103,6 +105,7 @@ def test_later_layers_override_earlier_ones() -> None:
         ("length_penalty", -math.inf, "must be finite, but is -inf"),
         ("max_time", duration_pb2.Duration(), "must be above 0 seconds, but is 0"),
         ("max_time", duration_pb2.Duration(seconds=-2), "must be above 0 seconds, but is -2"),
+        ("stop_sequences", ["a"] * 17, "must hold at most 16 entries, but holds 17"),
     ],
 )
 def test_values_out_of_range_are_refused(name: str, value: Any, rule: str) -> None:
@@ -136,6 +139,45 @@ def test_beam_options_are_refused_for_greedy_search(values: dict[str, Any]) -> N
     assert refusal(values, {"num_beams": 1})[0] == f"options.{name}"
     assert refusal({"num_beams": 1}, values)[0] == f"inputs[1].options.{name}"
     assert resolve(values, {"num_beams": 2}).num_beams == 2
+
+
+@pytest.mark.parametrize(
+    ("sequence", "rule"),
+    [
+        ("", "must not be empty"),
+        ("a" * 257, "must have at most 256 characters, but has 257"),
+        (
+            "a\ufffd",
+            "must not hold U+FFFD, which stands for bytes that are no character (yet)",
+        ),
+    ],
+)
+def test_stop_sequence_that_cannot_be_found_is_refused(sequence: str, rule: str) -> None:
+    """The refusal says which one."""
+    assert refusal({}, {"stop_sequences": ["a" * 256, sequence]}) == (
+        "inputs[1].options.stop_sequences[1]",
+        f"`stop_sequences[1]` {rule}",
+    )
+
+
+def test_stop_sequences_of_an_input_replace_those_of_the_request() -> None:
+    """They are one option."""
+    layers = {"stop_sequences": ["a", "b"]}, {"stop_sequences": ["c"]}
+    assert resolve(*layers).stop_sequences == ("c",)
+    assert len(resolve({"stop_sequences": ["a"] * 16}).stop_sequences) == 16
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_including_no_stop_sequence_is_refused(value: bool) -> None:
+    """An option without effect is an error where it stands."""
+    field, message = refusal({"include_stop_sequence": value})
+    assert field == "options.include_stop_sequence"
+    assert message == (
+        "`include_stop_sequence` has an effect with `stop_sequences` only; leave it unset or set "
+        "those, too"
+    )
+    options = resolve({"include_stop_sequence": value}, {"stop_sequences": ["a"]})
+    assert options.include_stop_sequence is value
 
 
 def test_more_answers_than_beams_are_refused() -> None:

@@ -1,48 +1,23 @@
 """The tokenizer: truncation, offsets, and text that is streamed piece by piece."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import tokenizers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import decoders, models, pre_tokenizers, processors
 
 from seqserve.errors import InvalidRequestError, ModelFolderError
 from seqserve.tokenizer import TextStream, Tokenizer, TokenSpan
-
-WORDS = ["<pad>", "<s>", "</s>", "<unk>", "a", "b", "c", "d"]
-
-
-def make_words() -> Any:
-    """A tokenizer of words that puts special tokens around a text."""
-    tokenizer = tokenizers.Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(WORDS)}, unk_token="<unk>")
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    tokenizer.add_special_tokens(WORDS[:4])
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
-    return tokenizer
-
-
-def make_bytes() -> Any:
-    """A tokenizer of single bytes: every character beyond ASCII is several tokens."""
-    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {character: index for index, character in enumerate(alphabet)}
-    tokenizer = tokenizers.Tokenizer(models.BPE(vocabulary, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    return tokenizer
-
-
-def save(tokenizer: Any, folder: Path) -> Tokenizer:
-    """The tokenizer as the server reads it."""
-    path = folder / "tokenizer.json"
-    tokenizer.save(str(path))
-    return Tokenizer(path)
+from tiny_tokenizers import (
+    ADDING,
+    make_byte_fallback,
+    make_bytes,
+    make_rewriting,
+    make_suffixes,
+    make_words,
+    open_adding,
+    save,
+)
 
 
 @pytest.fixture
@@ -178,69 +153,13 @@ def test_pieces_join_to_the_text(text: str, cuts: list[int], single_bytes: Token
     assert "\ufffd" not in "".join(pieces)
 
 
-def make_word_pieces() -> Any:
-    """A tokenizer of word pieces whose decoder cleans spaces up."""
-    words = ["[UNK]", "[CLS]", "a", "##b", "do", "n't", "not", "'", "##'", ".", "##,", "日", "##本"]
-    tokenizer = tokenizers.Tokenizer(
-        models.WordPiece({word: index for index, word in enumerate(words)}, unk_token="[UNK]")
-    )
-    tokenizer.add_special_tokens(words[:2])
-    tokenizer.decoder = decoders.WordPiece(cleanup=True)
-    return tokenizer
-
-
-def make_byte_fallback() -> Any:
-    """A tokenizer of pieces, and of bytes where there is no piece."""
-    pieces = ["</s>", "▁", "▁a", "b", *(f"<0x{byte:02X}>" for byte in b"A\n\xff\xe6\x97\xa5\xc3")]
-    tokenizer = tokenizers.Tokenizer(
-        models.BPE({piece: index for index, piece in enumerate(pieces)}, [], byte_fallback=True)
-    )
-    tokenizer.add_special_tokens(pieces[:1])
-    tokenizer.decoder = decoders.Sequence(
-        [
-            decoders.Replace("▁", " "),
-            decoders.ByteFallback(),
-            decoders.Fuse(),
-            decoders.Strip(" ", 1, 0),
-        ]
-    )
-    return tokenizer
-
-
-def make_metaspace() -> Any:
-    """A tokenizer of pieces that mark the space before them."""
-    pieces = ["<unk>", "▁", "▁a", "a", "▁▁", "日", "\u0301"]
-    tokenizer = tokenizers.Tokenizer(models.Unigram([(piece, -1.0) for piece in pieces], 0))
-    tokenizer.add_special_tokens(pieces[:1])
-    tokenizer.decoder = decoders.Metaspace()
-    return tokenizer
-
-
-def make_suffixes() -> Any:
-    """A tokenizer of pieces that mark the end of a word; the last mark gives no space."""
-    tokenizer = tokenizers.Tokenizer(models.BPE({"a</w>": 0, "b": 1, "c</w>": 2}, []))
-    tokenizer.decoder = decoders.BPEDecoder(suffix="</w>")
-    return tokenizer
-
-
-def make_rewriting() -> Any:
-    """A tokenizer whose decoder takes a space back when a full stop follows."""
-    words = ["a", " ", "."]
-    tokenizer = tokenizers.Tokenizer(
-        models.WordLevel({word: index for index, word in enumerate(words)}, unk_token="a")
-    )
-    tokenizer.decoder = decoders.Sequence([decoders.Fuse(), decoders.Replace(" .", ".")])
-    return tokenizer
-
-
-MAKERS = [make_bytes, make_word_pieces, make_byte_fallback, make_metaspace, make_suffixes]
 SIZES = st.lists(st.integers(0, 3), max_size=9)
 
 
-@pytest.fixture(scope="session", params=MAKERS, ids=lambda make: make.__name__[5:])
+@pytest.fixture(scope="session", params=ADDING)
 def adding(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     """A tokenizer of each kind whose decoder only adds to what it said."""
-    return save(request.param(), tmp_path_factory.mktemp("adding"))
+    return open_adding(request.param, tmp_path_factory.mktemp("adding"))
 
 
 @pytest.fixture(scope="session")
@@ -254,7 +173,10 @@ def rewriting(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 def test_pieces_of_any_ids_join_to_their_text(
     data: st.DataObject, cuts: list[int], adding: Tokenizer
 ) -> None:
-    """A model may make up any ids, broken characters among them; the pieces join all the same."""
+    """A model may make up any ids, broken characters among them; the pieces join all the same.
+
+    So no piece has a replacement character that the text does not have.
+    """
     ids = data.draw(st.lists(st.integers(0, adding.vocabulary_size - 1), max_size=12))
     assert "".join(stream(adding, ids, cuts)) == adding.decode(ids)
 
@@ -306,3 +228,12 @@ def test_words_come_with_the_space_before_them(words: Tokenizer) -> None:
 def test_decoder_that_strips_the_end_is_followed(tmp_path: Path) -> None:
     """A decoder that treats the last token differently still gives pieces that join."""
     assert stream(save(make_suffixes(), tmp_path), [0, 1, 2], [1, 1]) == ["a", " b", "c", ""]
+
+
+def test_text_that_decoding_may_replace_is_held_back(tmp_path: Path) -> None:
+    """A space before punctuation goes when the punctuation is complete."""
+    tokenizer = open_adding("sentencepiece cleaned", tmp_path)
+    ids = [2, 4, 5, 6, 7, 9]  # at, space, n, ', t, .
+    stream_of = TextStream(tokenizer)
+    assert tokenizer.decode(ids) == "atn't."
+    assert [stream_of.push([token]) for token in ids] == ["at", "", "", "", "n't", "."]

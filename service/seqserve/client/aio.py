@@ -8,11 +8,12 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from seqserve.client import messages
+from seqserve.client import messages, scoring_messages
 from seqserve.client.channel import Connection
 from seqserve.client.errors import to_call_error
 from seqserve.client.messages import GenerateOptions, Languages, Priority, Source
-from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Token
+from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Scoring, Token
+from seqserve.client.scoring_messages import Targets
 from seqserve.v1 import (
     encoding_pb2_grpc,
     generation_pb2_grpc,
@@ -135,6 +136,40 @@ class AsyncClient:
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata
         )
         return AsyncGenerationStream(call)
+
+    async def score(
+        self,
+        inputs: Source | Items[Source],
+        targets: Targets | Items[Targets],
+        *,
+        model: str = "",
+        version: str = "",
+        source_language: Languages = "",
+        target_language: Languages = "",
+        truncate: bool = False,
+        timeout_seconds: float | None = None,
+    ) -> list[Scoring]:
+        """Tells how probable given targets are, for one text or for several inputs.
+
+        Args:
+            inputs: One text, or several texts or lists of token ids.
+            targets: For one text its target, or its targets; for several inputs such an entry for
+                each.
+            model: Its name.
+            version: Its version; the newest if empty.
+            source_language: Of all inputs, or of each.
+            target_language: Of all inputs, or of each.
+            truncate: Whether sources that are too long are cut.
+            timeout_seconds: Deadline of the call.
+
+        Returns:
+            The scores of each input, in their order.
+        """
+        request = scoring_messages.score_request(
+            inputs, targets, model, version, truncate, source_language, target_language
+        )
+        response = await self._call(self._generation.ScoreTargets, request, timeout_seconds)
+        return [scoring_messages.to_scoring(result) for result in response.results]
 
     async def embed(
         self,

@@ -24,7 +24,9 @@ from seqserve.client.results import (
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2, priority_pb2
 
 _FINISH_REASONS: dict[int, FinishReason] = {
+    generation_pb2.FINISH_REASON_EOS: "eos",
     generation_pb2.FINISH_REASON_LENGTH: "length",
+    generation_pb2.FINISH_REASON_STOP_SEQUENCE: "stop_sequence",
     generation_pb2.FINISH_REASON_TIME: "time",
 }
 
@@ -51,6 +53,8 @@ class GenerateOptions(TypedDict, total=False):
     """Texts or token ids."""
     return_scores: bool
     return_token_log_probabilities: bool
+    stop_sequences: Items[str]
+    include_stop_sequence: bool
     max_time: float
     """Seconds."""
     top_log_probability_count: int
@@ -83,8 +87,8 @@ def generate_request(
 ) -> generation_pb2.GenerateRequest:
     """A request for several inputs."""
     parts = zip(
-        _spread(source_language, len(inputs), "source_language"),
-        _spread(target_language, len(inputs), "target_language"),
+        spread(source_language, len(inputs), "source_language"),
+        spread(target_language, len(inputs), "target_language"),
         _spread_prefixes(target_prefix, len(inputs)),
         strict=True,
     )
@@ -152,6 +156,8 @@ def detokenize_request(
 
 def _options(options: GenerateOptions) -> generation_pb2.GenerateOptions:
     """What is given, and nothing else."""
+    if isinstance(options.get("stop_sequences"), str):
+        raise TypeError('stop sequences must be a list: ["."]')
     plain: dict[str, Any] = {**options}
     message = generation_pb2.GenerateOptions()
     for sequence in plain.pop("suppressed_sequences", ()):
@@ -179,10 +185,7 @@ def _input(
     message = generation_pb2.GenerateInput(
         source_language=source_language, target_language=target_language
     )
-    if isinstance(source, str):
-        message.text = source
-    else:
-        message.token_ids.values.extend(source)
+    set_source(message, source)
     if len(target_prefix):
         if isinstance(target_prefix, str):
             message.target_prefix_text = target_prefix
@@ -191,7 +194,20 @@ def _input(
     return message
 
 
-def _spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
+def set_source(
+    message: (
+        generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput | generation_pb2.Target
+    ),
+    text: Source,
+) -> None:
+    """Sets text or token ids of a message."""
+    if isinstance(text, str):
+        message.text = text
+    else:
+        message.token_ids.values.extend(text)
+
+
+def spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
     """The language of each input."""
     if isinstance(languages, str):
         return [languages] * num_inputs
@@ -222,22 +238,17 @@ def as_list(inputs: Source | Items[Source]) -> list[Source]:
         return [inputs]
     listed = list(inputs)
     if listed and isinstance(listed[0], numbers.Integral):
-        raise TypeError("token ids of one input must be wrapped in a list: [[5, 6, 7]]")
+        raise TypeError("token ids of one text must be wrapped in a list: [[5, 6, 7]]")
     return listed  # type: ignore[return-value]
 
 
 def to_generation(message: generation_pb2.GenerateResult) -> Generation:
     """The result of one input."""
-    timing = message.timing
     return Generation(
         hypotheses=tuple(map(_hypothesis, message.hypotheses)),
         source_token_count=message.source_token_count,
         truncated_token_count=message.truncated_token_count,
-        timing=Timing(
-            _seconds(timing.queue_duration),
-            _seconds(timing.encode_duration),
-            _seconds(timing.decode_duration),
-        ),
+        timing=to_timing(message.timing),
         seed=message.seed if message.HasField("seed") else None,
     )
 
@@ -254,6 +265,7 @@ def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
         score=message.score if message.HasField("score") else None,
         token_log_probabilities=tuple(message.token_log_probabilities),
         finish_reason=_FINISH_REASONS.get(message.finish_reason, "eos"),
+        stop_sequence=message.stop_sequence,
         prefix_token_count=message.prefix_token_count,
         top_log_probabilities=tuple(
             tuple(
@@ -350,6 +362,15 @@ def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
         embedding_size=message.embedding_size,
         pooling=message.pooling,
         normalize=message.normalize,
+    )
+
+
+def to_timing(message: generation_pb2.GenerationTiming) -> Timing:
+    """Where the time of one input went."""
+    return Timing(
+        _seconds(message.queue_duration),
+        _seconds(message.encode_duration),
+        _seconds(message.decode_duration),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-FinishReason = Literal["eos", "length", "time"]
+FinishReason = Literal["eos", "length", "stop_sequence", "time"]
 """Why a hypothesis ended."""
 
 
@@ -36,7 +36,7 @@ class Hypothesis:
 
     text: str
     token_ids: tuple[int, ...]
-    """With the target prefix, and the end token if it was produced."""
+    """All that were produced, with the target prefix, the end token and a stop sequence."""
     score: float | None
     """None when one beam was not asked for it."""
     token_log_probabilities: tuple[float, ...]
@@ -46,6 +46,8 @@ class Hypothesis:
     """How many of ``token_ids`` are the target prefix."""
     top_log_probabilities: tuple[tuple[TokenLogProbability, ...], ...] = ()
     """The most probable tokens in place of each behind the prefix; empty when not asked for."""
+    stop_sequence: str = ""
+    """What ended it, if a stop sequence did."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -74,6 +76,39 @@ class Piece:
     text: str
     """To append; may be empty."""
     token_ids: tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class ScoredToken:
+    """One token of a given target."""
+
+    token_id: int
+    text: str
+    """The vocabulary entry."""
+    log_probability: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class TargetScore:
+    """How probable one given target is."""
+
+    tokens: tuple[ScoredToken, ...]
+    """With those that the server added to a text."""
+    total_log_probability: float
+    mean_log_probability: float
+    """The total over the number of tokens."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scoring:
+    """The scores of the targets of one input."""
+
+    scores: tuple[TargetScore, ...]
+    """In the order of the targets."""
+    source_token_count: int
+    truncated_token_count: int
+    """Source tokens that were cut; 0 unless ``truncate`` was set."""
+    timing: Timing
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)

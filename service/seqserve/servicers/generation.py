@@ -7,7 +7,6 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
@@ -18,43 +17,32 @@ from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
 from seqserve.sequence import (
     Answer,
-    FinishReason,
-    Generation,
-    Hypothesis,
+    GenerateOptions,
     Sequence,
-    TokenLogProbability,
 )
 from seqserve.servicers.caller import caller_of
-from seqserve.servicers.languages import Direction, resolve_direction
+from seqserve.servicers.generation_results import to_result
+from seqserve.servicers.languages import resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
-    Frame,
     Source,
     admitted,
     check_cache,
     check_count,
-    check_length,
-    check_text,
-    check_token_count,
     deadline,
     resolve_priority,
     run,
     submitted,
-    to_duration,
-    tokenize,
 )
+from seqserve.servicers.scoring import score_targets
+from seqserve.servicers.sources import read_sources
+from seqserve.servicers.stopping import check_target_prefix, make_stops
 from seqserve.servicers.suppression import suppress
 from seqserve.servicers.target_prefix import begin_with_prefix
 from seqserve.servicers.target_texts import Layers, tokenize_targets
 from seqserve.task_record import Task
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
-
-_FINISH_REASONS = {
-    FinishReason.EOS: generation_pb2.FINISH_REASON_EOS,
-    FinishReason.LENGTH: generation_pb2.FINISH_REASON_LENGTH,
-    FinishReason.TIME: generation_pb2.FINISH_REASON_TIME,
-}
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
@@ -78,7 +66,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
-                _result(model, answer, source, sequence)
+                to_result(model, answer, source, _options(sequence))
                 for answer, (sequence, source) in zip(answers, prepared, strict=True)
             ],
             model=_reference(model),
@@ -102,6 +90,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 "the deadline passed before the whole stream was generated and read"
             ) from error
 
+    async def ScoreTargets(  # noqa: N802
+        self,
+        request: generation_pb2.ScoreTargetsRequest,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> generation_pb2.ScoreTargetsResponse:
+        """Scores all targets of the request."""
+        model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
+        results = await score_targets(model, request, self._config, deadline(context, self._config))
+        return generation_pb2.ScoreTargetsResponse(results=results, model=_reference(model))
+
     async def _stream(
         self,
         request: generation_pb2.GenerateStreamRequest,
@@ -119,19 +117,20 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.put_nowait(None))
-                await self._write(model, sequence, source, arrivals, future, context)
+                await self._write(model, source, _options(sequence), arrivals, future, context)
 
     async def _write(
         self,
         model: ServedModel,
-        sequence: Sequence,
         source: Source,
+        options: GenerateOptions,
         arrivals: asyncio.Queue[list[int] | None],
         future: asyncio.Future[Answer],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         """Sends the pieces of one sequence as they arrive, then its result."""
-        stream = TextStream(model.target_tokenizer)
+        stops = make_stops(options, model.target_tokenizer)
+        stream = TextStream(model.target_tokenizer, None if stops is None else stops.trim)
         tokens = await arrivals.get()
         if tokens is None:  # what fails before its first token may be tried again
             await future
@@ -143,7 +142,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
             reference = None
             tokens = await arrivals.get()
-        result = _result(model, await future, source, sequence)
+        result = to_result(model, await future, source, options)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
@@ -191,9 +190,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 record,
                 is_limit_chosen=any(layer.HasField("max_new_tokens") for layer, _ in layers),
             )
+            check_target_prefix(chosen, model.target_tokenizer, field)
             options.append(chosen)
             directions.append(direction)
-        sources = await self._read_sources(model, inputs, directions, request.truncate)
+        sources = await read_sources(
+            model, inputs, directions, self._config, truncate=request.truncate
+        )
         loop = asyncio.get_running_loop()
         now = time.monotonic()
         sequences = [
@@ -204,6 +206,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     chosen,
                     decoder_start_token_id=direction.decoder_start_token_id,
                     eos_token_id=record.eos_token_id,
+                    stops=make_stops(chosen, model.target_tokenizer),
                 ),
                 deadline=expires_at,
                 stop_at=arrived_at + chosen.max_time,
@@ -216,40 +219,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         for sequence, (_, field) in zip(sequences, inputs, strict=True):
             check_cache(model, sequence, field)
         return list(zip(sequences, sources, strict=True))
-
-    async def _read_sources(
-        self,
-        model: ServedModel,
-        inputs: list[tuple[generation_pb2.GenerateInput, str]],
-        directions: list[Direction],
-        truncate: bool,
-    ) -> list[Source]:
-        num_tokens = sum(len(message.token_ids.values) for message, _ in inputs)
-        field = "inputs" if len(inputs) > 1 else f"{inputs[0][1]}.token_ids"
-        check_token_count(num_tokens, field, self._config)
-        texts: dict[int, str] = {}
-        sources: dict[int, Source] = {}
-        for index, (message, field) in enumerate(inputs):
-            match message.WhichOneof("source"):
-                case "text":
-                    check_text(message.text, f"{field}.text", self._config)
-                    texts[index] = message.text
-                case "token_ids":
-                    sources[index] = _read_token_ids(
-                        model, message.token_ids.values, f"{field}.token_ids", truncate
-                    )
-                case _:
-                    raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")
-        fields = [f"{inputs[index][1]}.text" for index in texts]
-        frames = [
-            Frame(directions[index].source_prefix, directions[index].source_suffix)
-            for index in texts
-        ]
-        tokenized = await tokenize(
-            model, list(texts.values()), fields, truncate=truncate, frames=frames
-        )
-        sources.update(zip(texts, tokenized, strict=True))
-        return [sources[index] for index in range(len(inputs))]
 
 
 def _find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> str | None:
@@ -267,77 +236,10 @@ def _find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> 
     return "target_prefix_token_ids"
 
 
-def _read_token_ids(
-    model: ServedModel, token_ids: Items[int], field: str, truncate: bool
-) -> Source:
-    """Checks token ids: an id outside the vocabulary would read another token's embedding."""
-    if not token_ids:
-        raise InvalidRequestError(field, f"`{field}` must not be empty")
-    limit, length = model.manifest.max_source_length, len(token_ids)
-    if not truncate:
-        check_length(length, limit, field)
-    kept = tuple(token_ids[:limit])
-    size = model.manifest.source_vocabulary_size
-    for index, token in enumerate(kept):
-        if not 0 <= token < size:
-            raise InvalidRequestError(
-                f"{field}.values[{index}]",
-                f"`{field}.values[{index}]` must be at least 0 and below {size}, but is {token}",
-            )
-    return Source(kept, length - len(kept))
-
-
 def _reference(model: ServedModel) -> model_pb2.ModelReference:
     return model_pb2.ModelReference(name=model.manifest.name, version=model.manifest.version)
 
 
-def _result(
-    model: ServedModel, answer: Answer, source: Source, sequence: Sequence
-) -> generation_pb2.GenerateResult:
-    assert isinstance(answer, Generation)
+def _options(sequence: Sequence) -> GenerateOptions:
     assert sequence.search is not None
-    options = sequence.search.options
-    model.metrics.observe_answer(
-        answer.timing,
-        sum(
-            len(hypothesis.tokens) - hypothesis.num_prefix_tokens
-            for hypothesis in answer.hypotheses
-        ),
-    )
-    timing = answer.timing
-    return generation_pb2.GenerateResult(
-        hypotheses=[_hypothesis(model, hypothesis) for hypothesis in answer.hypotheses],
-        source_token_count=len(source.tokens),
-        truncated_token_count=source.num_truncated,
-        timing=generation_pb2.GenerationTiming(
-            queue_duration=to_duration(timing.queue_seconds),
-            encode_duration=to_duration(timing.encode_seconds),
-            decode_duration=to_duration(timing.decode_seconds),
-        ),
-        seed=options.seed if options.do_sample else None,
-    )
-
-
-def _hypothesis(model: ServedModel, hypothesis: Hypothesis) -> generation_pb2.Hypothesis:
-    return generation_pb2.Hypothesis(
-        text=model.target_tokenizer.decode(list(hypothesis.tokens)),
-        token_ids=hypothesis.tokens,
-        score=hypothesis.score,
-        token_log_probabilities=hypothesis.log_probabilities,
-        finish_reason=_FINISH_REASONS[hypothesis.finish_reason],
-        prefix_token_count=hypothesis.num_prefix_tokens,
-        top_log_probabilities=[_top(model, top) for top in hypothesis.tops],
-    )
-
-
-def _top(model: ServedModel, top: Items[TokenLogProbability]) -> generation_pb2.TopLogProbabilities:
-    return generation_pb2.TopLogProbabilities(
-        values=[
-            generation_pb2.TokenLogProbability(
-                token_id=one.token,
-                piece=model.target_tokenizer.entry(one.token),
-                log_probability=one.log_probability,
-            )
-            for one in top
-        ]
-    )
+    return sequence.search.options

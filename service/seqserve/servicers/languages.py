@@ -32,7 +32,7 @@ class Direction:
 
 
 def resolve_direction(
-    message: generation_pb2.GenerateInput,
+    message: generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput,
     field: str,
     record: GenerationRecord,
     *,
@@ -125,6 +125,11 @@ def _describe(code: str, codes: dict[str, int]) -> str:
     return f"of its {len(codes)} languages the nearest are {', '.join(near)}"
 
 
-def _check_unset(message: generation_pb2.GenerateInput, field: str, name: str, reason: str) -> None:
+def _check_unset(
+    message: generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput,
+    field: str,
+    name: str,
+    reason: str,
+) -> None:
     if getattr(message, name):
         raise InvalidRequestError(f"{field}.{name}", f"`{field}.{name}` must not be set: {reason}")

@@ -9,6 +9,7 @@ from google.protobuf import duration_pb2
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
+from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
@@ -90,7 +91,13 @@ def resolve_options(
         ),
         return_alternatives=return_alternatives,
         min_alternative_probability=checks.share("min_alternative_probability"),
+        stop_sequences=check_stop_sequences(
+            values.get("stop_sequences", ()), paths.get("stop_sequences", "")
+        ),
+        include_stop_sequence=bool(values.get("include_stop_sequence", False)),
     )
+    if "include_stop_sequence" in values:
+        check_inclusion(options, paths["include_stop_sequence"])
     for name in _BEAM_ONLY:
         if name in values and num_beams == 1:
             raise InvalidRequestError(

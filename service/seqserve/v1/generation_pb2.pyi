@@ -34,6 +34,8 @@ class _FinishReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_FinishRe
     """The model produced its end token."""
     FINISH_REASON_LENGTH: _FinishReason.ValueType  # 2
     """The limit `max_new_tokens` was reached."""
+    FINISH_REASON_STOP_SEQUENCE: _FinishReason.ValueType  # 3
+    """The text contained one of `stop_sequences`."""
     FINISH_REASON_TIME: _FinishReason.ValueType  # 4
     """The limit `max_time` was reached."""
 
@@ -46,6 +48,8 @@ FINISH_REASON_EOS: FinishReason.ValueType  # 1
 """The model produced its end token."""
 FINISH_REASON_LENGTH: FinishReason.ValueType  # 2
 """The limit `max_new_tokens` was reached."""
+FINISH_REASON_STOP_SEQUENCE: FinishReason.ValueType  # 3
+"""The text contained one of `stop_sequences`."""
 FINISH_REASON_TIME: FinishReason.ValueType  # 4
 """The limit `max_time` was reached."""
 Global___FinishReason: _TypeAlias = FinishReason  # noqa: Y015
@@ -77,6 +81,8 @@ class GenerateOptions(_message.Message):
     TOP_LOG_PROBABILITY_COUNT_FIELD_NUMBER: _builtins.int
     RETURN_ALTERNATIVES_FIELD_NUMBER: _builtins.int
     MIN_ALTERNATIVE_PROBABILITY_FIELD_NUMBER: _builtins.int
+    STOP_SEQUENCES_FIELD_NUMBER: _builtins.int
+    INCLUDE_STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     MAX_TIME_FIELD_NUMBER: _builtins.int
     max_new_tokens: _builtins.int
     """Limit of new target tokens, the end token included and the target prefix not. At least 1; at
@@ -159,6 +165,10 @@ class GenerateOptions(_message.Message):
     """First tokens less probable than this are no alternatives; the most probable one always is. From
     0, which is off, to 1. With `return_alternatives` only.
     """
+    include_stop_sequence: _builtins.bool
+    """Whether `text` ends with the stop sequence instead of before it. Default false. Refused without
+    `stop_sequences`.
+    """
     @_builtins.property
     def suppressed_token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Tokens that are never generated, unless forced: ids of the target vocabulary, in addition to
@@ -170,6 +180,16 @@ class GenerateOptions(_message.Message):
         """Sequences of tokens that are never generated: the last token is barred where the others went
         before, the target prefix included. In addition to those the model never generates. At most
         256.
+        """
+
+    @_builtins.property
+    def stop_sequences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Texts that end a hypothesis: at most 16, each of 1 to 256 characters and without U+FFFD. It
+        ends with the first token after which its decoded text contains one, also when the sequence
+        spans tokens or ends inside one; `min_new_tokens` does not hold that off. In beam search such a
+        hypothesis is finished as one with the end token is. Of several sequences that come with one
+        token the one that ends first counts, and of those the longest. Those of an input replace those
+        of the request. None by default.
         """
 
     @_builtins.property
@@ -205,11 +225,13 @@ class GenerateOptions(_message.Message):
         top_log_probability_count: _builtins.int | None = ...,
         return_alternatives: _builtins.bool | None = ...,
         min_alternative_probability: _builtins.float | None = ...,
+        stop_sequences: _abc.Iterable[_builtins.str] | None = ...,
+        include_stop_sequence: _builtins.bool | None = ...,
         max_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_include_stop_sequence", b"_include_stop_sequence", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "include_stop_sequence", b"include_stop_sequence", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "suppressed_sequences", b"suppressed_sequences", "suppressed_token_ids", b"suppressed_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample", "_early_stopping", b"_early_stopping", "_forced_bos_token_id", b"_forced_bos_token_id", "_include_stop_sequence", b"_include_stop_sequence", "_length_penalty", b"_length_penalty", "_max_new_tokens", b"_max_new_tokens", "_min_alternative_probability", b"_min_alternative_probability", "_min_new_tokens", b"_min_new_tokens", "_no_repeat_ngram_size", b"_no_repeat_ngram_size", "_num_beams", b"_num_beams", "_num_return_sequences", b"_num_return_sequences", "_repetition_penalty", b"_repetition_penalty", "_return_alternatives", b"_return_alternatives", "_return_scores", b"_return_scores", "_return_token_log_probabilities", b"_return_token_log_probabilities", "_seed", b"_seed", "_temperature", b"_temperature", "_top_k", b"_top_k", "_top_log_probability_count", b"_top_log_probability_count", "_top_p", b"_top_p", "do_sample", b"do_sample", "early_stopping", b"early_stopping", "forced_bos_token_id", b"forced_bos_token_id", "include_stop_sequence", b"include_stop_sequence", "length_penalty", b"length_penalty", "max_new_tokens", b"max_new_tokens", "max_time", b"max_time", "min_alternative_probability", b"min_alternative_probability", "min_new_tokens", b"min_new_tokens", "no_repeat_ngram_size", b"no_repeat_ngram_size", "num_beams", b"num_beams", "num_return_sequences", b"num_return_sequences", "repetition_penalty", b"repetition_penalty", "return_alternatives", b"return_alternatives", "return_scores", b"return_scores", "return_token_log_probabilities", b"return_token_log_probabilities", "seed", b"seed", "stop_sequences", b"stop_sequences", "suppressed_sequences", b"suppressed_sequences", "suppressed_token_ids", b"suppressed_token_ids", "temperature", b"temperature", "top_k", b"top_k", "top_log_probability_count", b"top_log_probability_count", "top_p", b"top_p"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__do_sample: _TypeAlias = _typing.Literal["do_sample"]  # noqa: Y015
     _WhichOneofArgType__do_sample: _TypeAlias = _typing.Literal["_do_sample", b"_do_sample"]  # noqa: Y015
@@ -217,6 +239,8 @@ class GenerateOptions(_message.Message):
     _WhichOneofArgType__early_stopping: _TypeAlias = _typing.Literal["_early_stopping", b"_early_stopping"]  # noqa: Y015
     _WhichOneofReturnType__forced_bos_token_id: _TypeAlias = _typing.Literal["forced_bos_token_id"]  # noqa: Y015
     _WhichOneofArgType__forced_bos_token_id: _TypeAlias = _typing.Literal["_forced_bos_token_id", b"_forced_bos_token_id"]  # noqa: Y015
+    _WhichOneofReturnType__include_stop_sequence: _TypeAlias = _typing.Literal["include_stop_sequence"]  # noqa: Y015
+    _WhichOneofArgType__include_stop_sequence: _TypeAlias = _typing.Literal["_include_stop_sequence", b"_include_stop_sequence"]  # noqa: Y015
     _WhichOneofReturnType__length_penalty: _TypeAlias = _typing.Literal["length_penalty"]  # noqa: Y015
     _WhichOneofArgType__length_penalty: _TypeAlias = _typing.Literal["_length_penalty", b"_length_penalty"]  # noqa: Y015
     _WhichOneofReturnType__max_new_tokens: _TypeAlias = _typing.Literal["max_new_tokens"]  # noqa: Y015
@@ -255,6 +279,8 @@ class GenerateOptions(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__early_stopping) -> _WhichOneofReturnType__early_stopping | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__forced_bos_token_id) -> _WhichOneofReturnType__forced_bos_token_id | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__include_stop_sequence) -> _WhichOneofReturnType__include_stop_sequence | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__length_penalty) -> _WhichOneofReturnType__length_penalty | None: ...
     @_typing.overload
@@ -299,8 +325,8 @@ class TokenIds(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
-        """Ids of the source or target vocabulary, special tokens included as the model expects them (the
-        end token of a source, say): nothing is added.
+        """Ids of the model's source vocabulary, or of its target vocabulary for targets; special tokens
+        included as the model expects them (the end token, say): nothing is added.
         """
 
     def __init__(
@@ -481,9 +507,12 @@ class Hypothesis(_message.Message):
     TOKEN_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     FINISH_REASON_FIELD_NUMBER: _builtins.int
     PREFIX_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     TOP_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
     text: _builtins.str
-    """The text, special tokens removed."""
+    """The text, special tokens removed. After a stop sequence it ends before that, or with it if
+    `include_stop_sequence` says so.
+    """
     score: _builtins.float
     """Sum of log-probabilities over `length ** length_penalty`; for greedy search and sampling, the
     plain sum. Set for beam search, and otherwise when `return_scores` asks for it.
@@ -492,10 +521,13 @@ class Hypothesis(_message.Message):
     """Why the hypothesis ended."""
     prefix_token_count: _builtins.int
     """How many of `token_ids` are the target prefix, a forced token before its text included."""
+    stop_sequence: _builtins.str
+    """Which of `stop_sequences` ended the hypothesis; empty if none did."""
     @_builtins.property
     def token_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Ids of the target vocabulary, without the start token, with the target prefix, with the end
-        token if it was produced.
+        token if it was produced. All that were produced: those of a stop sequence, too, though `text`
+        ends before it.
         """
 
     @_builtins.property
@@ -520,11 +552,12 @@ class Hypothesis(_message.Message):
         token_log_probabilities: _abc.Iterable[_builtins.float] | None = ...,
         finish_reason: Global___FinishReason.ValueType = ...,
         prefix_token_count: _builtins.int = ...,
+        stop_sequence: _builtins.str = ...,
         top_log_probabilities: _abc.Iterable[Global___TopLogProbabilities] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "prefix_token_count", b"prefix_token_count", "score", b"score", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities", "top_log_probabilities", b"top_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "prefix_token_count", b"prefix_token_count", "score", b"score", "stop_sequence", b"stop_sequence", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities", "top_log_probabilities", b"top_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
@@ -811,3 +844,257 @@ class GenerateStreamResponse(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___GenerateStreamResponse: _TypeAlias = GenerateStreamResponse  # noqa: Y015
+
+@_typing.final
+class Target(_message.Message):
+    """A target to score."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; tokenized by the server with the model's target tokenizer as a label in training is: if
+    it lacks them, the token of `target_language` is put before it, where the model writes that
+    first, and the end token after it. Both are scored with it.
+    """
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Ids of the target vocabulary without the start token, taken as they are: nothing is added."""
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["target", b"target", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
+
+Global___Target: _TypeAlias = Target  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsInput(_message.Message):
+    """One source, and targets to score for it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TOKEN_IDS_FIELD_NUMBER: _builtins.int
+    SOURCE_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGET_LANGUAGE_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """Text; tokenized by the server with the model's tokenizer."""
+    source_language: _builtins.str
+    """Language of the source, as in `GenerateInput`."""
+    target_language: _builtins.str
+    """Language of the targets, as in `GenerateInput`."""
+    @_builtins.property
+    def token_ids(self) -> Global___TokenIds:
+        """Token ids, taken as they are."""
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Target]:
+        """The targets; at least one. A target with more tokens than the model's `max_target_length` is
+        refused with INVALID_ARGUMENT. The source is encoded once for as many targets as the server's
+        limit of beams.
+        """
+
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        token_ids: Global___TokenIds | None = ...,
+        source_language: _builtins.str = ...,
+        target_language: _builtins.str = ...,
+        targets: _abc.Iterable[Global___Target] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "source_language", b"source_language", "target_language", b"target_language", "targets", b"targets", "text", b"text", "token_ids", b"token_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["text", "token_ids"]  # noqa: Y015
+    _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_source) -> _WhichOneofReturnType_source | None: ...
+
+Global___ScoreTargetsInput: _TypeAlias = ScoreTargetsInput  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsRequest(_message.Message):
+    """Asks for the probabilities of targets."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that generates."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    truncate: _builtins.bool
+    """Whether sources that are longer than the model accepts are cut at their end. The reply then
+    says how many tokens were cut. Default false. Targets are never cut.
+    """
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTargetsInput]:
+        """The sources with their targets; at least one, and in all at most as many targets as the
+        server's limit of inputs per request.
+        """
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___ScoreTargetsInput] | None = ...,
+        truncate: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "truncate", b"truncate"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsRequest: _TypeAlias = ScoreTargetsRequest  # noqa: Y015
+
+@_typing.final
+class ScoredToken(_message.Message):
+    """One token of a scored target."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Id in the target vocabulary."""
+    text: _builtins.str
+    """The vocabulary entry; empty for ids the tokenizer has none for."""
+    log_probability: _builtins.float
+    """Natural logarithm of its probability, given the source and the tokens before it."""
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        log_probability: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "log_probability", b"log_probability", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoredToken: _TypeAlias = ScoredToken  # noqa: Y015
+
+@_typing.final
+class TargetScore(_message.Message):
+    """How probable one target is."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKENS_FIELD_NUMBER: _builtins.int
+    TOTAL_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    MEAN_LOG_PROBABILITY_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    total_log_probability: _builtins.float
+    """Sum of the log-probabilities."""
+    mean_log_probability: _builtins.float
+    """The sum over the number of tokens."""
+    token_count: _builtins.int
+    """Number of tokens."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoredToken]:
+        """Its tokens, those included that the server added to a text."""
+
+    def __init__(
+        self,
+        *,
+        tokens: _abc.Iterable[Global___ScoredToken] | None = ...,
+        total_log_probability: _builtins.float = ...,
+        mean_log_probability: _builtins.float = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mean_log_probability", b"mean_log_probability", "token_count", b"token_count", "tokens", b"tokens", "total_log_probability", b"total_log_probability"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TargetScore: _TypeAlias = TargetScore  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsResult(_message.Message):
+    """The scores of the targets of one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SCORES_FIELD_NUMBER: _builtins.int
+    SOURCE_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    source_token_count: _builtins.int
+    """Source tokens the model read, special tokens included."""
+    truncated_token_count: _builtins.int
+    """Source tokens cut because the source was too long; 0 unless `truncate` is set."""
+    @_builtins.property
+    def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___TargetScore]:
+        """One for each target, in their order."""
+
+    @_builtins.property
+    def timing(self) -> Global___GenerationTiming:
+        """Where the time went, until the last target was scored."""
+
+    def __init__(
+        self,
+        *,
+        scores: _abc.Iterable[Global___TargetScore] | None = ...,
+        source_token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        timing: Global___GenerationTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["scores", b"scores", "source_token_count", b"source_token_count", "timing", b"timing", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsResult: _TypeAlias = ScoreTargetsResult  # noqa: Y015
+
+@_typing.final
+class ScoreTargetsResponse(_message.Message):
+    """The scores, in the order of the inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTargetsResult]:
+        """One result for each input."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___ScoreTargetsResult] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ScoreTargetsResponse: _TypeAlias = ScoreTargetsResponse  # noqa: Y015

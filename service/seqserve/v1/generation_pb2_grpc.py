@@ -46,6 +46,11 @@ class GenerationServiceStub(object):
                 request_serializer=seqserve_dot_v1_dot_generation__pb2.GenerateStreamRequest.SerializeToString,
                 response_deserializer=seqserve_dot_v1_dot_generation__pb2.GenerateStreamResponse.FromString,
                 _registered_method=True)
+        self.ScoreTargets = channel.unary_unary(
+                '/seqserve.v1.GenerationService/ScoreTargets',
+                request_serializer=seqserve_dot_v1_dot_generation__pb2.ScoreTargetsRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_generation__pb2.ScoreTargetsResponse.FromString,
+                _registered_method=True)
 
 
 class GenerationServiceServicer(object):
@@ -70,7 +75,20 @@ class GenerationServiceServicer(object):
         beams a token is sent when all live and finished hypotheses agree on it, since only then can it
         no longer change. The last message holds the whole result; the pieces joined are the text of
         its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
-        pieces stop where it does.
+        pieces stop where it does. Text that may be the
+        beginning of a stop sequence is held back until it is known not to be.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ScoreTargets(self, request, context):
+        """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+        translations that others made.
+
+        The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+        own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+        the order of the inputs, all or none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,6 +106,11 @@ def add_GenerationServiceServicer_to_server(servicer, server):
                     servicer.GenerateStream,
                     request_deserializer=seqserve_dot_v1_dot_generation__pb2.GenerateStreamRequest.FromString,
                     response_serializer=seqserve_dot_v1_dot_generation__pb2.GenerateStreamResponse.SerializeToString,
+            ),
+            'ScoreTargets': grpc.unary_unary_rpc_method_handler(
+                    servicer.ScoreTargets,
+                    request_deserializer=seqserve_dot_v1_dot_generation__pb2.ScoreTargetsRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_generation__pb2.ScoreTargetsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -146,6 +169,33 @@ class GenerationService(object):
             '/seqserve.v1.GenerationService/GenerateStream',
             seqserve_dot_v1_dot_generation__pb2.GenerateStreamRequest.SerializeToString,
             seqserve_dot_v1_dot_generation__pb2.GenerateStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ScoreTargets(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.GenerationService/ScoreTargets',
+            seqserve_dot_v1_dot_generation__pb2.ScoreTargetsRequest.SerializeToString,
+            seqserve_dot_v1_dot_generation__pb2.ScoreTargetsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,7 +48,16 @@ class GenerationServiceStub:
     beams a token is sent when all live and finished hypotheses agree on it, since only then can it
     no longer change. The last message holds the whole result; the pieces joined are the text of
     its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
-    pieces stop where it does.
+    pieces stop where it does. Text that may be the
+    beginning of a stop sequence is held back until it is known not to be.
+    """
+    ScoreTargets: _grpc.UnaryUnaryMultiCallable[_generation_pb2.ScoreTargetsRequest, _generation_pb2.ScoreTargetsResponse]
+    """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+    translations that others made.
+
+    The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+    own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+    the order of the inputs, all or none.
     """
 
 @_typing.type_check_only
@@ -71,7 +80,16 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     beams a token is sent when all live and finished hypotheses agree on it, since only then can it
     no longer change. The last message holds the whole result; the pieces joined are the text of
     its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
-    pieces stop where it does.
+    pieces stop where it does. Text that may be the
+    beginning of a stop sequence is held back until it is known not to be.
+    """
+    ScoreTargets: _aio.UnaryUnaryMultiCallable[_generation_pb2.ScoreTargetsRequest, _generation_pb2.ScoreTargetsResponse]  # type: ignore[assignment]
+    """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+    translations that others made.
+
+    The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+    own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+    the order of the inputs, all or none.
     """
 
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,7 +121,22 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
         beams a token is sent when all live and finished hypotheses agree on it, since only then can it
         no longer change. The last message holds the whole result; the pieces joined are the text of
         its first hypothesis, unless the model's decoder rewrites earlier text when tokens follow: then
-        pieces stop where it does.
+        pieces stop where it does. Text that may be the
+        beginning of a stop sequence is held back until it is known not to be.
+        """
+
+    @_abc_1.abstractmethod
+    def ScoreTargets(
+        self,
+        request: _generation_pb2.ScoreTargetsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_generation_pb2.ScoreTargetsResponse, _abc.Awaitable[_generation_pb2.ScoreTargetsResponse]]:
+        """Tells how probable given targets of one or more sources are: to rerank candidates, or to judge
+        translations that others made.
+
+        The given tokens are fed to the model in the running batch. Log-probabilities are the model's
+        own, as in training: no rule, penalty or forced token of decoding changes them. Results come in
+        the order of the inputs, all or none.
         """
 
 def add_GenerationServiceServicer_to_server(servicer: GenerationServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
