@@ -10,7 +10,7 @@ What holds:
 * Sequences start only if the cache, within its budget, has room for all that run to reach their
   last token and their whole source. Nothing is evicted.
 * A pass beside running sequences takes at most ``max_stall_tokens`` (or one source). While rows
-  become free one at a time it is held back for an eighth of them, at most ``_MAX_HELD_STEPS``
+  become free one at a time it is held back for an eighth of them, at most ``max_held_steps``
   decode steps: a pass for one sequence costs the others nearly as much as one for several.
 
 ``tests/bench/admission_simulation.py`` has the numbers behind these constants.
@@ -26,10 +26,6 @@ from seqserve.waiting_queue import WaitingQueue
 
 _WINDOW_FACTOR = 4
 """Waiting sequences looked at for similar lengths, as a multiple of ``max_batch_size``."""
-_HELD_PART = 8
-"""A pass waits until one of so many rows is free."""
-_MAX_HELD_STEPS = 8
-"""Decode steps it waits at most."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -45,6 +41,10 @@ class SchedulerLimits:
     """The same while others are decoding, who stand still meanwhile."""
     priority_ageing_seconds: float = 5.0
     """After which a waiting sequence rises by one class."""
+    held_part: int = 8
+    """An encoder pass waits until one of so many rows is free."""
+    max_held_steps: int = 8
+    """Decode steps it waits at most; 0: it does not wait."""
 
 
 class Intake:
@@ -120,9 +120,9 @@ class Intake:
         num_rows = self._limits.max_batch_size
         if self._budget is not None:
             num_rows = min(num_rows, self.extent.num_rows)
-        num_wanted = min(num_rows // _HELD_PART, len(self.waiting))
+        num_wanted = min(num_rows // self._limits.held_part, len(self.waiting))
         is_enough = num_rows - need.num_rows >= num_wanted
-        if not need.num_rows or is_enough or self._num_held_steps == _MAX_HELD_STEPS:
+        if not need.num_rows or is_enough or self._num_held_steps == self._limits.max_held_steps:
             return False
         self._num_held_steps += 1
         return True

@@ -11,17 +11,34 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import EOS, START, FakePromise, make_sequence, run_plainly
+from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
 from seqserve.errors import DeadlineError, EngineError
 from seqserve.intake import SchedulerLimits
+from seqserve.pace import UNKNOWN, Estimate
 from seqserve.scheduler import Event, Scheduler
-from seqserve.sequence import Batch, Candidate, EmbeddingVector, Generation, Outcome, Sequence
+from seqserve.sequence import (
+    Batch,
+    Candidate,
+    EmbeddingVector,
+    Generation,
+    Outcome,
+    Priority,
+    Sequence,
+)
 
 MAX_ROWS = 8
+ESTIMATE = Estimate(token_seconds=0.05, step_seconds=0.5)
 
 
 def make_scheduler(**limits: int) -> Scheduler:
     """A scheduler of an encoder-decoder model."""
     return Scheduler("encode", SchedulerLimits(**{"max_batch_size": MAX_ROWS, **limits}))
+
+
+def make_budget(max_rows: int = MAX_ROWS, **changes: int) -> CacheBudget:
+    """Rows of 1 byte a position: 96 bytes with 32 source and 32 target positions."""
+    values = {"max_bytes": 10**6, "target_position_bytes": 1, "source_position_bytes": 1}
+    return CacheBudget(max_rows=max_rows, num_tensors=1, **(values | changes))
 
 
 def lengths(batch: Batch | None) -> list[int]:
@@ -97,10 +114,13 @@ class Histories:
 class Simulation:
     """Random scripts against one scheduler, checked after every step."""
 
-    def __init__(self, chance: random.Random, limits: SchedulerLimits) -> None:
+    def __init__(self, chance: random.Random, limits: SchedulerLimits, budget: CacheBudget) -> None:
         self._chance = chance
         self._limits = limits
-        self.scheduler = Scheduler("encode", limits)
+        self._budget = budget
+        self._extent = NOTHING
+        """What the cache was resized to."""
+        self.scheduler = Scheduler("encode", limits, budget)
         self._cache = RowModel()
         self._histories = Histories()
         self._now = 0.0
@@ -115,10 +135,18 @@ class Simulation:
         sequence = make_sequence(
             (len(self.added), *range(chance.randrange(10))),  # the first token tells who it is
             **self._kind(chance.choice(widths)),
-            max_new_tokens=chance.randint(1, 6),
+            max_new_tokens=chance.choice([1, 2, 3, 4, 5, 6, 70]),
             deadline=self._now + chance.choice([3.0, math.inf, math.inf, math.inf]),
+            stop_at=self._now + chance.choice([2.0, 9.0, math.inf, math.inf, math.inf]),
+            priority=chance.choice(list(Priority)),
+            caller=chance.choice("abc"),
+            submitted_at=self._now,
             on_tokens=print if chance.random() < 0.5 else None,
         )
+        if self._budget.bytes_for(sequence.extent) > self._budget.max_bytes:
+            with pytest.raises(ValueError, match="bytes exceed"):
+                self.scheduler.add(sequence)
+            return
         self.added.append(sequence)
         self.scheduler.add(sequence)
 
@@ -139,8 +167,10 @@ class Simulation:
     def step(self) -> None:
         """One turn of the worker's loop."""
         self._now += 1
-        self._take(self.scheduler.drop(self._now))
+        self._take(self.scheduler.drop(self._now, self._chance.choice([UNKNOWN, ESTIMATE])))
         self.scheduler.check()
+        held = [sequence for sequence in self.added if not sequence.future.done()]
+        assert self.scheduler.num_running + self.scheduler.num_waiting == len(held)
         batch = self.scheduler.next_batch(self._now)
         self.scheduler.check()
         if batch is None:
@@ -148,9 +178,12 @@ class Simulation:
             return
         assert not any(sequence.future.done() for sequence in batch.sequences)
         self._check_rows(batch)
+        self._check_budget(batch)
         self._cache.apply(batch)
         if self._chance.random() < 0.03:
             self._take(self.scheduler.fail(batch, EngineError("fault")))
+            if batch.resize is not None:
+                self._extent = NOTHING
         else:
             self._check_content(batch)
             outcomes = [self._outcome(batch, sequence) for sequence in batch.sequences]
@@ -167,6 +200,18 @@ class Simulation:
             start = self.scheduler.num_live_rows
             assert rows == list(range(start, start + len(rows)))
             assert start + len(rows) <= self._limits.max_batch_size
+
+    def _check_budget(self, batch: Batch) -> None:
+        """What runs and what starts has room to reach its end, within the budget."""
+        if batch.resize is not None:
+            assert self._extent != batch.resize.extent
+            self._extent = batch.resize.extent
+        assert self._budget.extent_bytes(self._extent) <= self._budget.max_bytes
+        started = [] if batch.phase == "decode" else batch.sequences
+        need = NOTHING
+        for sequence in dict.fromkeys([*self.scheduler._running, *started]):
+            need = need.join(sequence.extent)
+        assert self._extent.covers(need)
 
     def _check_content(self, batch: Batch) -> None:
         for sequence in batch.sequences:
@@ -220,8 +265,11 @@ class Simulation:
 def test_random_scripts_keep_rows_and_answers_right(seed: int, max_batch_size: int) -> None:
     """Rows are dense, hold exactly their hypothesis's past, and all sequences are answered once."""
     chance = random.Random(seed)
-    limits = SchedulerLimits(max_batch_size, max_batch_tokens=chance.choice([6, 30]))
-    simulation = Simulation(chance, limits)
+    limits = SchedulerLimits(
+        max_batch_size, chance.choice([6, 30]), chance.choice([6, 30]), 5.0, chance.choice([2, 8])
+    )
+    budget = make_budget(max_batch_size, max_bytes=chance.choice([200, 1_000, 100_000]))
+    simulation = Simulation(chance, limits, budget)
     cancelled: set[Sequence] = set()
     for action in chance.choices("asc", [6, 10, 1], k=chance.randrange(80)):
         if action == "a":
@@ -583,3 +631,173 @@ def test_more_rows_than_there_are_is_found() -> None:
     scheduler._is_checked = False
     with pytest.raises(AssertionError, match="rows go beyond 6"):
         scheduler.check()
+
+
+def decode_plainly(scheduler: Scheduler, num_steps: int) -> list[str]:
+    """Runs steps, and tells their phases."""
+    return [step(scheduler)[0] for _ in range(num_steps)]
+
+
+def test_what_could_never_fit_is_refused() -> None:
+    """An input beyond the budget cannot be added; the servicer refuses it before."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget(max_bytes=300))
+    scheduler.add(make_sequence(num_beams=3, max_new_tokens=32))
+    with pytest.raises(ValueError, match="384 bytes exceed 300"):
+        scheduler.add(make_sequence(num_beams=4, max_new_tokens=32))
+
+
+def test_cache_is_granted_for_the_longest_that_may_come() -> None:
+    """The first batch gets room for all its new tokens, and as many rows as the budget allows."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget(max_bytes=1_000))
+    add_lengths(scheduler, 5, max_new_tokens=100)
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    assert batch.resize == (CacheExtent(3, 128, 32), NOTHING)  # 288 bytes a row
+    scheduler.update(batch, [None], 0.0)
+    assert scheduler.next_batch(0.0) == Batch("decode", batch.sequences)
+
+
+def test_long_input_waits_for_memory_and_is_not_overtaken() -> None:
+    """Short ones behind a long one do not take the memory that it waits for."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget(max_bytes=400))
+    add_lengths(scheduler, 5, 5, max_new_tokens=3)
+    step(scheduler)
+    add_lengths(scheduler, 6, max_new_tokens=96)  # 224 bytes: one row of that length
+    add_lengths(scheduler, 7, max_new_tokens=3)
+    assert decode_plainly(scheduler, 3) == ["decode"] * 3
+    batch = scheduler.next_batch(0.0)
+    assert lengths(batch) == [6]
+    assert batch is not None
+    assert batch.resize == (CacheExtent(1, 96, 32), NOTHING)
+
+
+def test_cache_shrinks_when_that_makes_room() -> None:
+    """Positions that nobody needs any more are given up for rows."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget(max_bytes=400))
+    add_lengths(scheduler, 5, max_new_tokens=96)
+    step(scheduler)
+    decode_plainly(scheduler, 96)
+    add_lengths(scheduler, 6, 6, 6, 6, max_new_tokens=3)
+    batch = scheduler.next_batch(0.0)
+    assert lengths(batch) == [6, 6, 6, 6]
+    assert batch is not None
+    assert batch.resize == (CacheExtent(4, 32, 32), NOTHING)
+
+
+def test_resizing_keeps_what_runs() -> None:
+    """The batch says which rows are in use, and how far they are filled."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget(max_bytes=10_000))
+    add_lengths(scheduler, 9, max_new_tokens=32)
+    step(scheduler)
+    decode_plainly(scheduler, 4)
+    add_lengths(scheduler, 40, max_new_tokens=8)
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    assert batch.resize == (CacheExtent(8, 32, 64), CacheExtent(1, 4, 9))
+
+
+def test_failed_resize_fails_all_and_is_done_again() -> None:
+    """After a failure in a batch that resizes the cache, nobody can trust it."""
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget())
+    (running,) = add_lengths(scheduler, 5)
+    step(scheduler)
+    step(scheduler)
+    (late,) = add_lengths(scheduler, 50)
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    events = scheduler.fail(batch, EngineError("no memory"))
+    assert [event.sequence for event in events] == [late, running]
+    add_lengths(scheduler, 50)
+    batch = scheduler.next_batch(0.0)
+    assert batch is not None
+    assert batch.resize == (CacheExtent(MAX_ROWS, 32, 64), NOTHING)
+
+
+def test_passes_beside_running_sequences_are_small() -> None:
+    """The budget of tokens is smaller while others stand still, full when nothing runs."""
+    scheduler = make_scheduler(max_batch_tokens=40, max_stall_tokens=20)
+    add_lengths(scheduler, *[10] * 4, max_new_tokens=9)
+    assert lengths(scheduler.next_batch(0.0)) == [10] * 4
+    scheduler = make_scheduler(max_batch_tokens=40, max_stall_tokens=20)
+    add_lengths(scheduler, 3)
+    step(scheduler)
+    step(scheduler)
+    add_lengths(scheduler, 10, 10, 10, 35)
+    assert lengths(scheduler.next_batch(0.0)) == [10, 10]
+
+
+def test_passes_wait_for_rows_but_not_for_long() -> None:
+    """With rows nearly full and many waiting, a pass waits a few steps for more free rows."""
+    scheduler = make_scheduler(held_part=2, max_held_steps=3)
+    add_lengths(scheduler, *[3] * 6, max_new_tokens=50)
+    step(scheduler)
+    add_lengths(scheduler, *[5] * 4, max_new_tokens=50)
+    assert decode_plainly(scheduler, 4) == ["decode"] * 4
+    assert lengths(scheduler.next_batch(0.0)) == [5, 5]
+
+
+def test_passes_do_not_wait_when_all_that_wait_have_room() -> None:
+    """A few inputs that fit are not held back for others that may never come."""
+    scheduler = make_scheduler(held_part=2, max_held_steps=3)
+    add_lengths(scheduler, *[3] * 6, max_new_tokens=50)
+    step(scheduler)
+    step(scheduler)
+    add_lengths(scheduler, 5, 5)
+    assert lengths(scheduler.next_batch(0.0)) == [5, 5]
+
+
+def test_classes_are_not_mixed_while_the_higher_one_fills_a_batch() -> None:
+    """A lower class fits in where the higher one leaves room, however well its lengths match."""
+    scheduler = make_scheduler(max_batch_size=3)
+    add_lengths(scheduler, 5, 5, priority=Priority.LOW)
+    add_lengths(scheduler, 6, 9, priority=Priority.HIGH)
+    assert lengths(scheduler.next_batch(0.0)) == [6, 9, 5]
+
+
+def test_single_input_waits_for_one_batch_of_a_bulk_caller() -> None:
+    """With 2,000 inputs of one caller queued, another's is in the next batch but one at the latest.
+
+    Its length may not fit into the next one; then it is the first of the one after it.
+    """
+    scheduler = make_scheduler(max_held_steps=0)
+    add_lengths(scheduler, *[4] * 2000, max_new_tokens=4, caller="bulk")
+    decode_plainly(scheduler, 3)
+    (single,) = add_lengths(scheduler, 9, max_new_tokens=4, caller="single")
+    num_passes = num_steps = 0
+    while not single.rows:
+        num_passes += step(scheduler)[0] == "encode"
+        num_steps += 1
+    assert num_passes <= 2
+    assert num_steps <= 8  # what runs ends, one batch, and its own pass
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32))
+def test_waiting_is_bounded(seed: int) -> None:
+    """Wide, long and low inputs start in bounded time against a stream of easy, high ones."""
+    chance = random.Random(seed)
+    limits = SchedulerLimits(MAX_ROWS, 64, 32, priority_ageing_seconds=5.0)
+    scheduler = Scheduler("encode", limits, make_budget(max_bytes=1_000))
+    sequences: list[Sequence] = []
+    for now in range(200):
+        is_hard = chance.random() < 0.1
+        sequence = make_sequence(
+            range(chance.randint(1, 30)),
+            num_beams=3 if is_hard else 1,
+            max_new_tokens=70 if is_hard else 3,
+            priority=Priority.LOW if is_hard else Priority.HIGH,
+            caller="abc"[now % 3],
+            submitted_at=now,
+        )
+        if now % 30 == 0 or not is_hard:
+            sequences.append(sequence)
+            scheduler.add(sequence)
+        for _ in range(8):
+            if scheduler.has_work:
+                step(scheduler, now)
+    for _ in range(20_000):
+        if not scheduler.has_work:
+            break
+        step(scheduler, 200.0)
+    assert not scheduler.has_work
+    assert max(item.started_at - item.submitted_at for item in sequences) <= 100
