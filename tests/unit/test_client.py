@@ -236,6 +236,22 @@ def test_token_is_sent_as_bearer(server: FakeServer) -> None:
     assert server.metadata[0]["authorization"] == "Bearer secret"
 
 
+def test_name_of_the_caller_is_sent(server: FakeServer) -> None:
+    """With every call that has one."""
+    with Client(server.target, caller="nightly") as client:
+        client.list_models()
+    with Client(server.target) as client:
+        client.list_models()
+    assert [call.get("seqserve-caller") for call in server.metadata] == ["nightly", None]
+
+
+@pytest.mark.parametrize("caller", ["x" * 65, "größe"])
+def test_name_that_servers_refuse_is_refused(caller: str) -> None:
+    """Before any call."""
+    with pytest.raises(ValueError, match="`caller` must have at most 64 ASCII characters"):
+        Client("localhost:1", caller=caller)
+
+
 def test_unreachable_server_is_unavailable_and_not_ready() -> None:
     """No exception of gRPC's own comes out."""
     with Client("127.0.0.1:1", retries=False) as client:

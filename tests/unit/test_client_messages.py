@@ -233,6 +233,38 @@ def test_seed_is_that_of_drawn_hypotheses() -> None:
     assert seeds == [None, 0, 2**63 - 1]
 
 
+@pytest.mark.parametrize(
+    ("reason", "expected"),
+    [
+        (generation_pb2.FINISH_REASON_EOS, "eos"),
+        (generation_pb2.FINISH_REASON_LENGTH, "length"),
+        (generation_pb2.FINISH_REASON_TIME, "time"),
+    ],
+)
+def test_reasons_have_names(reason: generation_pb2.FinishReason.ValueType, expected: str) -> None:
+    """Why a hypothesis ended, in a word."""
+    message = generation_pb2.GenerateResult(
+        hypotheses=[generation_pb2.Hypothesis(finish_reason=reason)]
+    )
+    assert messages.to_generation(message).hypotheses[0].finish_reason == expected
+
+
+def test_time_limit_is_a_duration() -> None:
+    """Seconds in, a message of seconds and nanoseconds out; absent stays unset."""
+    options = generation_pb2.GenerateOptions(max_time=duration_pb2.Duration(nanos=250_000_000))
+    assert messages.generate_request(["a"], "", "", False, {"max_time": 0.25}).options == options
+    assert not messages.generate_request(["a"], "", "", False, {}).options.HasField("max_time")
+
+
+def test_priorities_are_words() -> None:
+    """Empty leaves it to the server; another word is refused with those there are."""
+    for priority, value in {"": 0, "low": 1, "normal": 2, "high": 3}.items():
+        request = messages.embed_request(["a"], "", "", None, False, priority)  # type: ignore[arg-type]
+        assert request.priority == value
+    with pytest.raises(ValueError, match="`priority` must be low, normal or high, but is 'HIGH'"):
+        messages.embed_request(["a"], "", "", None, False, "HIGH")  # type: ignore[arg-type]
+
+
 def test_times_are_in_seconds() -> None:
     """Whole seconds and nanoseconds add up; what is unset is 0."""
     timing = generation_pb2.GenerationTiming(

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 from fake_server import FakeServer, Refusal
 from seqserve.__main__ import main
 from seqserve.config import ServerConfig
+from seqserve.v1 import priority_pb2
 
 
 @pytest.fixture
@@ -33,6 +34,17 @@ def test_generate_prints_one_hypothesis_a_line(server: FakeServer) -> None:
     assert (result.exit_code, result.stdout) == (0, "AB\nab\nC\nc\n")
     assert server.requests[0].options.num_beams == 2
     assert server.metadata[0]["authorization"] == "Bearer t"
+
+
+def test_priority_time_and_name_are_passed_on(server: FakeServer) -> None:
+    """The class of the request, the limit of its inputs, and who calls."""
+    arguments = ["--priority", "low", "--caller", "nightly"]
+    assert run(server, "generate", "a", "--max-time", "0.25", *arguments).exit_code == 0
+    assert run(server, "generate", "a", "--stream", *arguments).exit_code == 0
+    assert run(server, "embed", "a", *arguments).exit_code == 0
+    assert server.requests[0].options.max_time.ToMilliseconds() == 250
+    assert [request.priority for request in server.requests] == [priority_pb2.PRIORITY_LOW] * 3
+    assert {call["seqserve-caller"] for call in server.metadata} == {"nightly"}
 
 
 def test_scores_come_before_texts(server: FakeServer) -> None:

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EncodingServiceStub(object):
-    """Runs encoder-only models.
+    """Runs encoder-only models. Callers share a model as in GenerationService.
     """
 
     def __init__(self, channel):
@@ -43,7 +43,7 @@ class EncodingServiceStub(object):
 
 
 class EncodingServiceServicer(object):
-    """Runs encoder-only models.
+    """Runs encoder-only models. Callers share a model as in GenerationService.
     """
 
     def Embed(self, request, context):
@@ -72,7 +72,7 @@ def add_EncodingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EncodingService(object):
-    """Runs encoder-only models.
+    """Runs encoder-only models. Callers share a model as in GenerationService.
     """
 
     @staticmethod

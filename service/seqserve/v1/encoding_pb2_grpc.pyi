@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EncodingServiceStub:
-    """Runs encoder-only models."""
+    """Runs encoder-only models. Callers share a model as in GenerationService."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -41,7 +41,7 @@ class EncodingServiceStub:
 
 @_typing.type_check_only
 class EncodingServiceAsyncStub(EncodingServiceStub):
-    """Runs encoder-only models."""
+    """Runs encoder-only models. Callers share a model as in GenerationService."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_encoding_pb2.EmbedRequest, _encoding_pb2.EmbedResponse]  # type: ignore[assignment]
@@ -51,7 +51,7 @@ class EncodingServiceAsyncStub(EncodingServiceStub):
     """
 
 class EncodingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs encoder-only models."""
+    """Runs encoder-only models. Callers share a model as in GenerationService."""
 
     @_abc_1.abstractmethod
     def Embed(

@@ -28,6 +28,10 @@ if _version_not_supported:
 class GenerationServiceStub(object):
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     def __init__(self, channel):
@@ -56,6 +60,10 @@ class GenerationServiceStub(object):
 class GenerationServiceServicer(object):
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     def Generate(self, request, context):
@@ -123,6 +131,10 @@ def add_GenerationServiceServicer_to_server(servicer, server):
 class GenerationService(object):
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     @staticmethod

@@ -29,6 +29,10 @@ GRPC_VERSION: str
 class GenerationServiceStub:
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     @_typing.overload
@@ -64,6 +68,10 @@ class GenerationServiceStub:
 class GenerationServiceAsyncStub(GenerationServiceStub):
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -95,6 +103,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
 class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     """Generates text from text with encoder-decoder models: translation, summarization, correction,
     pronunciation and the like.
+
+    Callers share a model by work: inputs of one who has been served less go first. A caller is the
+    metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
+    The key is a hint, which nobody checks until authentication sets it.
     """
 
     @_abc_1.abstractmethod
