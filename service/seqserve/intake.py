@@ -13,7 +13,7 @@ What holds:
   become free one at a time it is held back for an eighth of them, at most ``max_held_steps``
   decode steps: a pass for one sequence costs the others nearly as much as one for several.
 
-``tests/bench/admission_simulation.py`` has the numbers behind these constants.
+``tests/bench/admission_simulation.py`` has the numbers behind the defaults.
 """
 
 import dataclasses
@@ -80,8 +80,11 @@ class Intake:
         if self._is_held_back(need):
             return []
         limits = self._limits
+        (first,) = self.waiting.next_turns(now, 1)
+        if not self._has_room(need.join(first.sequence.extent)):
+            return []
+        length = first.sequence.source_length
         turns = self.waiting.next_turns(now, _WINDOW_FACTOR * limits.max_batch_size)
-        length = turns[0].sequence.source_length
         turns.sort(key=lambda turn: (-turn.priority, abs(turn.sequence.source_length - length)))
         max_tokens = limits.max_batch_tokens
         if running:
@@ -91,8 +94,6 @@ class Intake:
         for _, sequence in turns:
             grown = need.join(sequence.extent)
             if not self._has_room(grown):
-                if not taken:
-                    return []
                 continue
             longest = max(longest, sequence.source_length)
             is_too_much = (len(taken) + 1) * longest > max_tokens

@@ -5,8 +5,10 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from google.protobuf import duration_pb2
 
+from seqserve.cache_budget import CacheExtent
 from seqserve.v1 import encoding_pb2, generation_pb2, priority_pb2
 from serving import MakeServer, RunningServer, source, status_of
 
@@ -112,6 +114,38 @@ async def test_input_beyond_the_cache_is_refused_at_once(serving: MakeServer) ->
         )
         assert running.num_outstanding == 0
         assert len((await generate(running, [fits], model="long")).results) == 1
+
+
+async def test_default_budget_is_a_share_of_the_memory(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A quarter, shared by the models; never less than an input of full length takes."""
+    for memory in (2**30, 2**10):
+        monkeypatch.setattr("seqserve.registry.available_memory", lambda memory=memory: memory)
+        async with serving() as running:
+            for name in ("tiny", "long"):
+                model = running.registry.find(name, "", None)
+                record, budget = model.manifest.generation, model.budget
+                assert record is not None
+                assert budget is not None
+                full = CacheExtent(
+                    record.num_beams, record.max_target_length, model.manifest.max_source_length
+                )
+                assert budget.max_bytes == max(memory // 4 // 3, budget.bytes_for(full))
+            assert running.registry.find("sentence", "", None).budget is None
+
+
+async def test_budget_too_small_for_full_length_is_warned_of(serving: MakeServer) -> None:
+    """The operator hears of it when the model is opened, not from its callers."""
+    with structlog.testing.capture_logs() as logs:
+        async with serving(cache_bytes=100_000):
+            pass
+    warned = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert [(entry["model"], entry["cache_bytes"]) for entry in warned] == [("long/1", 100_000)]
+    assert warned[0]["event"] == (
+        "cache_bytes are too few for inputs of full length, which will be refused"
+    )
+    assert warned[0]["needed_bytes"] > 100_000
 
 
 async def test_small_budget_changes_no_bit(serving: MakeServer) -> None:
