@@ -89,11 +89,14 @@ class KeyValueCache:
         """Copies the valid prefixes of rows, all at once: sources are read before any write."""
         if not copies:
             return
-        sources = [copy.source for copy in copies]
-        targets = [copy.target for copy in copies]
-        length = max(copy.target_length for copy in copies)
+        spans = [slice(copy.first_position, copy.target_length) for copy in copies]
         for tensor in self.target:
-            tensor[targets, :, :length] = tensor[sources, :, :length]
+            read = [
+                tensor[copy.source, :, span].copy()
+                for copy, span in zip(copies, spans, strict=True)
+            ]
+            for copy, span, values in zip(copies, spans, read, strict=True):
+                tensor[copy.target, :, span] = values
         moved = [copy for copy in copies if copy.source_length]
         if moved:
             sources = [copy.source for copy in moved]

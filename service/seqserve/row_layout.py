@@ -42,6 +42,7 @@ def lay_out(running: list[Sequence]) -> list[RowCopy]:
     ]
     for sequence in running:
         sequence.source_rows = frozenset(sequence.rows)
+        sequence.row_targets = {}
     return copies
 
 
@@ -81,7 +82,27 @@ def _copies(sequence: Sequence, old_rows: list[int]) -> list[RowCopy]:
             target=new,
             target_length=search.target_length,
             source_length=0 if new in sequence.source_rows else sequence.source_length,
+            first_position=_first_difference(sequence.row_targets, old, new),
         )
         for old, new in zip(old_rows, sequence.rows, strict=True)
         if old != new
     ]
+
+
+def _first_difference(row_targets: dict[int, list[int]], old: int, new: int) -> int:
+    """The first position at which the pasts in two rows may differ.
+
+    Beams of a sequence have most of their past in common: a position depends on the tokens up to it
+    and on nothing else.
+    """
+    if old not in row_targets or new not in row_targets:
+        return 0
+    first, second = row_targets[old], row_targets[new]
+    low, high = 0, min(len(first), len(second))
+    while low < high:  # invariant: the first `low` tokens are equal
+        middle = (low + high + 1) // 2
+        if first[low:middle] == second[low:middle]:
+            low = middle
+        else:
+            high = middle - 1
+    return low + 1  # the start token comes first

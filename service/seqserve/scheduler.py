@@ -215,6 +215,7 @@ class Scheduler:
     def _advance(self, sequence: Sequence, outcome: list[Candidate], now: float) -> Event | None:
         search = sequence.search
         assert search is not None
+        targets = search.targets() if search.options.num_beams > 1 else []
         parents = search.advance(outcome)
         tokens = _newly_decided(sequence)
         if search.is_finished:
@@ -224,6 +225,7 @@ class Scheduler:
             return Event(sequence, tokens, answer)
         rows = [sequence.rows[parent] for parent in parents]
         if rows != sequence.rows:
+            sequence.row_targets = dict(zip(sequence.rows, targets, strict=False))
             sequence.rows = rows
             self._is_laid_out = self._is_checked = False
         return Event(sequence, tokens) if tokens else None

@@ -292,6 +292,8 @@ class Sequence:
     """The cache row that holds the past of each live hypothesis, [K]; scheduler only."""
     source_rows: frozenset[int] = frozenset()
     """The cache rows that hold its projected source; scheduler only."""
+    row_targets: dict[int, list[int]] = dataclasses.field(default_factory=dict)
+    """The target whose past each of its cache rows holds, as far as known; scheduler only."""
     num_streamed: int = 0
     """Target tokens already handed to ``on_tokens``."""
 
@@ -336,6 +338,8 @@ class RowCopy(NamedTuple):
     """Valid self-attention positions."""
     source_length: int
     """Valid cross-attention positions; 0 when the target row holds the same source already."""
+    first_position: int = 0
+    """Self-attention positions before it are the same in both rows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

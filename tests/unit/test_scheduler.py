@@ -523,7 +523,7 @@ def test_hypothesis_that_moves_within_its_sequence_keeps_the_source() -> None:
     scheduler.update(batch, [[*both_from_second, *both_from_second]], 0.0)
     batch = scheduler.next_batch(0.0)
     assert batch is not None
-    assert [tuple(copy) for copy in batch.copies] == [(1, 0, 1, 0)]
+    assert [tuple(copy) for copy in batch.copies] == [(1, 0, 1, 0, 1)]
 
 
 def test_row_of_another_sequence_is_copied_with_its_source() -> None:
@@ -537,7 +537,7 @@ def test_row_of_another_sequence_is_copied_with_its_source() -> None:
     scheduler.drop(0.0)
     batch = scheduler.next_batch(0.0)
     assert batch is not None
-    assert [tuple(copy) for copy in batch.copies] == [(1, 0, 1, 4)]
+    assert [tuple(copy) for copy in batch.copies] == [(1, 0, 1, 4, 0)]
     scheduler.update(batch, run_plainly(batch), 0.0)
     batch = scheduler.next_batch(0.0)
     assert batch is not None
