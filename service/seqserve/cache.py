@@ -5,6 +5,8 @@ own valid length; what lies beyond is stale and never read. How many rows and po
 decided by the scheduler, which keeps within the budget: see :mod:`seqserve.cache_budget`.
 """
 
+import math
+import mmap
 from collections.abc import Sequence as Rows
 from typing import Any
 
@@ -15,6 +17,7 @@ from seqserve.cache_budget import NOTHING, CacheBudget, CacheResize
 from seqserve.sequence import RowCopy
 
 Tensor = NDArray[Any]
+_PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
 
 
 class KeyValueCache:
@@ -118,8 +121,13 @@ class KeyValueCache:
             tensor[rows, :, :length] = layer[index, :, :length]
 
     def _allocate(self, num_rows: int, length: int) -> Tensor:
-        # Zeros come from the system as they are written: unused rows take no memory.
-        return np.zeros((num_rows, self._num_heads, length, self._head_size), self._dtype)
+        shape = (num_rows, self._num_heads, length, self._head_size)
+        num_bytes = math.prod(shape) * np.dtype(self._dtype).itemsize
+        if not num_bytes:
+            return np.zeros(shape, self._dtype)
+        # Mapped by hand, since memory then comes as it is written, a page at a time: what no row
+        # has reached takes none. numpy asks for pages of 2 MB, which would all be touched.
+        return np.frombuffer(mmap.mmap(-1, num_bytes, flags=_PRIVATE), self._dtype).reshape(shape)
 
 
 def _rows_and_positions(tensor: Tensor) -> tuple[int, int]:

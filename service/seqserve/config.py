@@ -58,7 +58,7 @@ class ServerConfig(pydantic.BaseModel):
         default=64, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
     )
     max_batch_tokens: int = pydantic.Field(
-        default=4096, ge=1, description="Source tokens of an encoder pass, padding included."
+        default=1024, ge=1, description="Source tokens of an encoder pass, padding included."
     )
     max_stall_tokens: int = pydantic.Field(
         default=512,

@@ -34,7 +34,7 @@ class SchedulerLimits:
 
     max_batch_size: int = 64
     """Sequences in an encode or embed batch, and rows in the running batch."""
-    max_batch_tokens: int = 4096
+    max_batch_tokens: int = 1024
     """Source tokens of an encode or embed batch, padding included. A single longer sequence
     still runs, alone."""
     max_stall_tokens: int = 512
