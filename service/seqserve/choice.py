@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seqserve.errors import EngineError, InvalidRequestError
-from seqserve.ranking import largest_indices, log_sum_exp
+from seqserve.ranking import largest_indices, log_sum_exp, rank
 from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState, TokenLogProbability
 from seqserve.target_scoring import TargetScoring
@@ -37,14 +37,21 @@ def choose(
     """
     is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
     # One pass over all rows beats one call a row, even if some rows belong to beams.
-    best_tokens = logits.argmax(axis=1).tolist() if is_any_greedy else []
-    return [_choose_for(search, rows, logits, best_tokens) for search, rows in searches]
+    winners: list[tuple[int, float]] = []
+    if is_any_greedy:
+        tokens = logits.argmax(axis=1)
+        values = np.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
+        winners = list(zip(tokens.tolist(), values.tolist(), strict=True))
+    return [_choose_for(search, rows, logits, winners) for search, rows in searches]
 
 
 def _choose_for(
-    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
+    search: SearchState,
+    rows: list[int],
+    logits: NDArray[np.float32],
+    winners: list[tuple[int, float]],
 ) -> list[Candidate] | Exception:
-    """The candidates of one sequence."""
+    """The candidates of one sequence; ``winners`` are the best token and logit of each row."""
     if isinstance(search, TargetScoring):
         return _score_given(search, rows, logits)
     options, position = search.options, search.target_length
@@ -52,26 +59,28 @@ def _choose_for(
         token = options.target_prefix[position]
         return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
     # First, since beams strike out what is barred.
-    tops = _find_top(logits[rows], options.top_log_probability_count)
+    tops = _find_top(logits, rows, options.top_log_probability_count)
     if options.num_beams > 1:
         outcome = _choose_beams(search, rows, logits)
     elif options.return_alternatives and position == options.num_fixed_tokens:
         outcome = _choose_alternatives(search, logits[rows[0]])
     else:
-        outcome = _choose_independently(search, rows, logits, best_tokens)
+        outcome = _choose_independently(search, rows, logits, winners)
     if isinstance(outcome, Exception) or not tops:
         return outcome
     return [candidate._replace(top=tops[candidate.parent]) for candidate in outcome]
 
 
-def _find_top(logits: NDArray[np.float32], count: int) -> list[tuple[TokenLogProbability, ...]]:
-    """The most probable tokens of each row of logits [K, V], best first; nothing for count 0."""
+def _find_top(
+    logits: NDArray[np.float32], rows: list[int], count: int
+) -> list[tuple[TokenLogProbability, ...]]:
+    """The most probable tokens of each row, best first; nothing for count 0."""
     if not count:
         return []
     tops = []
-    for row in logits:
-        best = largest_indices(row, count)
-        log_probabilities = row[best] - np.float32(log_sum_exp(row))
+    for row in rows:
+        best = largest_indices(logits[row], count)
+        log_probabilities = logits[row, best] - np.float32(log_sum_exp(logits[row]))
         tops.append(tuple(map(TokenLogProbability, best.tolist(), log_probabilities.tolist())))
     return tops
 
@@ -100,11 +109,14 @@ def _choose_alternatives(
 
 
 def _choose_independently(
-    search: SearchState, rows: list[int], logits: NDArray[np.float32], best_tokens: list[int]
+    search: SearchState,
+    rows: list[int],
+    logits: NDArray[np.float32],
+    winners: list[tuple[int, float]],
 ) -> list[Candidate] | Exception:
     candidates: list[Candidate] = []
     for index, row in enumerate(rows):
-        candidate = _choose_one(search, index, logits[row], best_tokens[row])
+        candidate = _choose_one(search, index, logits[row], *winners[row])
         if isinstance(candidate, Exception):
             return candidate
         candidates.append(candidate)
@@ -112,7 +124,7 @@ def _choose_independently(
 
 
 def _choose_one(
-    search: SearchState, index: int, logits: NDArray[np.float32], token: int
+    search: SearchState, index: int, logits: NDArray[np.float32], token: int, logit: float
 ) -> Candidate | Exception:
     """Continues one live hypothesis, by the best token or by a drawn one.
 
@@ -121,9 +133,10 @@ def _choose_one(
         index: Of the live hypothesis.
         logits: Its own, [V].
         token: The best, as far as the model is concerned.
+        logit: Of this token.
     """
     # argmax returns the first NaN of a row if there is one, so one look at the winner is enough.
-    if not np.isfinite(logits[token]):
+    if not math.isfinite(logit):
         return _not_finite()
     options, rules, score = search.options, search.rules, search.scores[index]
     target = search.targets()[index]
@@ -188,21 +201,18 @@ def _best_log_probabilities(
 
     Tokens and log-probabilities are [count], or [V] if that is less.
     """
-    normalizer = log_sum_exp(logits)
-    if math.isnan(normalizer):
-        return None
     rules = search.rules
     if not rules.is_active:
-        tokens = largest_indices(logits, count)
-        return tokens, logits[tokens] - np.float32(normalizer)
+        return rank(logits, count)
     if rules.is_penalizing or rules.forced_token(target) is not None:
+        normalizer = log_sum_exp(logits)
+        if math.isnan(normalizer):
+            return None
         log_probabilities = logits - np.float32(normalizer)
         rules.apply(log_probabilities, target)
         tokens = largest_indices(log_probabilities, count)
         return tokens, log_probabilities[tokens]
-    logits[rules.barred_tokens(target)] = -math.inf
-    tokens = largest_indices(logits, count)
-    return tokens, logits[tokens] - np.float32(normalizer)
+    return rank(logits, count, rules.barred_tokens(target))
 
 
 def _score_given(

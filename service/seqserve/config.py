@@ -55,7 +55,7 @@ class ServerConfig(pydantic.BaseModel):
         "0: one for each thread, at most 4.",
     )
     max_batch_size: int = pydantic.Field(
-        default=64, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
+        default=128, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
     )
     max_batch_tokens: int = pydantic.Field(
         default=1024, ge=1, description="Source tokens of an encoder pass, padding included."
