@@ -4,10 +4,12 @@ The way of one request:
 
 1. ``servicers``: message to request; validates, admits or refuses, tokenizes, makes a
    ``Sequence``, submits it and awaits its answer. Event loop.
-2. ``worker``: one thread per model. Drains its inbox into the scheduler and runs batches.
-3. ``scheduler``: pure policy. Which sequences go into the next batch, and what becomes of them.
-4. ``engine``: one batch through onnxruntime; ``cache`` holds key values, ``choice`` picks tokens,
-   ``search`` keeps hypotheses.
+2. ``lanes`` shares sequences out to the ``worker`` threads of the model, one for each running
+   batch. A worker drains its inbox into the scheduler and runs batches.
+3. ``scheduler``: pure policy. Which sequences go into the next batch, and what becomes of them;
+   ``waiting_queue`` says whose turn it is, ``intake`` who fits, ``row_layout`` who has which row.
+4. ``engine``: one batch through onnxruntime; ``cache`` holds keys and values, ``choice`` picks
+   tokens, ``search`` makes what keeps the hypotheses.
 5. The answer goes back to the event loop; the servicer detokenizes and replies.
 
 Shapes are written in one alphabet: B rows of the batch, K beams, S source length, T target length,
