@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnxruntime
 import torch
 from torch import Tensor
 
 from seqserve_export.errors import CheckpointError
 from seqserve_export.generation_reference import ReferenceCase
 from seqserve_export.onnx_folder import LOGITS, STATES, TOKEN_TYPES, OnnxFiles
-from seqserve_export.onnx_runner import make_session
 
 _CACHE_PREFIX = "past_key_values."
 _CACHE_SWITCH = "use_cache_branch"
@@ -51,7 +51,9 @@ class OnnxModel:
         self._path = path
         self._output = output
         try:
-            self._session = make_session(path)
+            self._session = onnxruntime.InferenceSession(
+                path, _make_options(), providers=["CPUExecutionProvider"]
+            )
         except Exception as error:
             # The library raises what it likes for a malformed file.
             reason = next(iter(str(error).splitlines()), type(error).__name__)
@@ -123,3 +125,13 @@ def _run(
         encoder_states=states[0].numpy(),
         logits=logits[0].numpy(),
     )
+
+
+def _make_options() -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    # The arena would keep what the largest batch took until the end.
+    options.enable_cpu_mem_arena = False
+    # Idle threads must sleep: torch works in turns with onnxruntime here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options

@@ -1,8 +1,8 @@
 """Runs exported graphs with onnxruntime, to compare them with torch.
 
-It is not the server's engine: it is written to be read, and fills whatever a graph must not look at
-with values that would show: tokens that mean something behind the end of a source, and NaN behind
-the end of a cache.
+They are opened as the server opens them, so that the same kernels are compared. But this is not its
+engine: it is written to be read, and fills whatever a graph must not look at with values that would
+show: tokens that mean something behind the end of a source, and NaN behind the end of a cache.
 
 Shapes: B rows, S source length, P cache capacity, V vocabulary, H heads, D head size.
 """
@@ -11,32 +11,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seqserve.session import available_cpus, open_session
 from seqserve_export.graphs import cache_names
 
 Floats = NDArray[np.float32]
-
-
-def make_session(path: Path) -> onnxruntime.InferenceSession:
-    """Opens a graph on the CPU, with threads that do not spin."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
-    # The arena would keep what the largest batch took until the end.
-    options.enable_cpu_mem_arena = False
-    # Idle threads must sleep: torch works in turns with onnxruntime here.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 class SourceRunner:
     """Runs a graph over whole sources: encode, embed or predict."""
 
     def __init__(self, path: Path, padding_token: int) -> None:
-        self._session = make_session(path)
+        self._session = open_session(path, num_threads=available_cpus())
         self._padding_token = padding_token
         self._output_names = [output.name for output in self._session.get_outputs()]
 
@@ -64,7 +53,7 @@ class DecodeRunner:
     """Runs the decode graph with past and present bound to one buffer, as the server does."""
 
     def __init__(self, path: Path, num_layers: int) -> None:
-        self._session = make_session(path)
+        self._session = open_session(path, num_threads=available_cpus(), is_decoding=True)
         self._num_layers = num_layers
 
     def decode(

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,7 @@ _SPIN_MICROSECONDS = 50
 operators with microseconds between them: threads that sleep at once make it a quarter slower, and
 threads that spin for longer take the processor from the event loop and the tokenizer."""
 _FLASH_VARIABLE = "ORT_GQA_DISABLE_FLASH_ATTENTION"
+_opening = threading.Lock()
 
 
 def open_session(
@@ -94,16 +96,17 @@ def _flash_attention(*, is_allowed: bool) -> Iterator[None]:
     after the other, each with all threads; without it, rows and heads are shared out at once, which
     halves the time of attention in a decode step. Long sources are what the flash kernel is for.
     """
-    before = os.environ.get(_FLASH_VARIABLE)
-    if not is_allowed:
-        os.environ[_FLASH_VARIABLE] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            os.environ.pop(_FLASH_VARIABLE, None)
-        else:
-            os.environ[_FLASH_VARIABLE] = before
+    with _opening:  # or a session would get the kernel of one that is opened at the same time
+        before = os.environ.get(_FLASH_VARIABLE)
+        if not is_allowed:
+            os.environ[_FLASH_VARIABLE] = "1"
+        try:
+            yield
+        finally:
+            if before is None:
+                os.environ.pop(_FLASH_VARIABLE, None)
+            else:
+                os.environ[_FLASH_VARIABLE] = before
 
 
 def check_names(
