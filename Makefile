@@ -15,7 +15,7 @@ BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit check format proto bench bench-export parity train deploy-check clean
+.PHONY: help install demo serve test test-unit check format proto bench bench-export bench-long parity train deploy-check clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -82,6 +82,9 @@ bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and 
 bench: $(VENV)/bench.stamp  ## Measures the server against its peers; BENCH=full for all rounds.
 	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
 	$(BENCH_PYTHON) -m bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
+
+bench-long: $(VENV)/dev.stamp  ## Sends 100,000 calls of every kind; the server's memory stays flat.
+	$(BENCH_PYTHON) -m bench.long_run --store $(STORE)
 
 train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
 	$(BIN)/python -m seqserve_export.recipes.g2p

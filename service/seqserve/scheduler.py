@@ -3,7 +3,8 @@
 No thread, clock, asyncio, numpy or onnxruntime: time comes in as an argument, results as plain
 records. The worker thread owns the one scheduler of its model. What holds:
 
-* Every sequence that was added is answered exactly once, unless its caller has gone.
+* Every sequence that was added is answered exactly once, unless its caller has gone. A fault while
+  a target grows, of the tokenizer that looks for stop sequences, ends that sequence alone.
 * :mod:`seqserve.waiting_queue` says whose turn is next, :mod:`seqserve.intake` which sequences
   start together and when: within the rows and the budget of the cache, so that what runs is never
   evicted.
@@ -20,6 +21,7 @@ import dataclasses
 from collections.abc import Collection
 
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
+from seqserve.errors import EngineError
 from seqserve.intake import Intake, SchedulerLimits, valid_extent
 from seqserve.pace import UNKNOWN, Estimate
 from seqserve.row_layout import check_rows, lay_out, place
@@ -216,7 +218,13 @@ class Scheduler:
         search = sequence.search
         assert search is not None
         targets = search.targets() if search.options.num_beams > 1 else []
-        parents = search.advance(outcome)
+        try:
+            parents = search.advance(outcome)
+        except BaseException as error:  # a library in Rust that panics raises no Exception
+            self._leave([sequence])
+            failure = EngineError(f"{type(error).__name__} while a target grew")
+            failure.__cause__ = error
+            return Event(sequence, answer=failure)
         tokens = _newly_decided(sequence)
         if search.is_finished:
             sequence.finished_at = now

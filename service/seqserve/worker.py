@@ -4,9 +4,9 @@ What holds:
 
 * Every submitted sequence is answered exactly once: with a result, with an error, or its future was
   cancelled by the caller.
-* A fault in ``engine.run`` becomes the error of that batch's sequences, one in a sequence's
-  ``on_tokens`` the error of that sequence, and the loop goes on. A fault anywhere else fails
-  everything outstanding, and the worker reports itself dead.
+* A fault in ``engine.run`` becomes the error of that batch's sequences, one in a sequence's search
+  or in its ``on_tokens`` the error of that sequence, and the loop goes on. A fault anywhere else
+  fails everything outstanding, and the worker reports itself dead.
 * The scheduler and the engine are touched only by this thread, futures only by the event loop.
 """
 
@@ -61,7 +61,7 @@ class Worker:
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._submission = threading.Lock()
         self._is_closed = False
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_death: Callable[[], None] = _nothing
         self._name = name
@@ -110,7 +110,7 @@ class Worker:
         try:
             while self._receive():
                 self._step()
-        except Exception as error:
+        except BaseException as error:  # a library in Rust that panics raises no Exception
             _log.exception("worker died", model=self._name)
             self._die(error)
 
@@ -165,7 +165,14 @@ class Worker:
         finished_at = self._clock()
         metrics.observe_step(batch, finished_at - started_at)
         self._pace.observe(batch, finished_at - started_at, finished_at)
-        self._deliver(scheduler.update(batch, outcomes, finished_at))
+        events = scheduler.update(batch, outcomes, finished_at)
+        for event in events:
+            if (
+                isinstance(event.answer, Exception)
+                and (cause := event.answer.__cause__) is not None
+            ):
+                _log.error("sequence failed", model=self._name, exc_info=cause)
+        self._deliver(events)
         # With rows mixed up, callers would get the tokens of others. It looks only at a layout that
         # is new, which takes 30 microseconds for 64 rows.
         scheduler.check()
@@ -215,7 +222,7 @@ class Worker:
             elif answer is not None:
                 future.set_result(answer)
 
-    def _die(self, error: Exception) -> None:
+    def _die(self, error: BaseException) -> None:
         with self._submission:
             self._failure = error
             self._is_closed = True

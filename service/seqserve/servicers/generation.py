@@ -162,7 +162,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         assert record is not None
         arrived_at, expires_at = time.monotonic(), deadline(context, self._config)
         priority, caller = resolve_priority(request.priority), caller_of(context)
-        expires_at = deadline(context, self._config)
         own_layers = [
             [(message.options, f"{field}.options")] if message.HasField("options") else []
             for message, field in inputs
