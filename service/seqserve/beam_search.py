@@ -25,7 +25,15 @@ _UNREACHABLE = -1e9
 class _Beam:
     """A live hypothesis of beam search."""
 
-    __slots__ = ("log_probabilities", "score", "stop_sequence", "stop_window", "tokens", "tops")
+    __slots__ = (
+        "is_reachable",
+        "log_probabilities",
+        "score",
+        "stop_sequence",
+        "stop_window",
+        "tokens",
+        "tops",
+    )
 
     def __init__(
         self,
@@ -41,6 +49,8 @@ class _Beam:
         self.tops = tops
         self.stop_window = stop_window
         self.stop_sequence: str | None = None
+        self.is_reachable = True
+        """False for a beam that only fills a row: there are not as many hypotheses yet."""
 
     def extend(self, candidate: Candidate, stops: StopFinder | None) -> "_Beam":
         beam = _Beam(
@@ -52,10 +62,13 @@ class _Beam:
         )
         if stops is not None:
             beam.stop_sequence, beam.stop_window = stops.find(beam.tokens, beam.stop_window)
+        beam.is_reachable = self.is_reachable
         return beam
 
     def as_unreachable(self) -> "_Beam":
-        return _Beam(self.tokens, self.log_probabilities, _UNREACHABLE, self.tops, self.stop_window)
+        beam = _Beam(self.tokens, self.log_probabilities, _UNREACHABLE, self.tops, self.stop_window)
+        beam.is_reachable = False
+        return beam
 
 
 class BeamSearch:
@@ -74,10 +87,8 @@ class BeamSearch:
         self._eos = eos_token_id
         self._stops = stops
         # All beams are equal at first; only the first may be continued, or all would stay equal.
-        self._live = [
-            _Beam([], [], 0.0 if index == 0 else _UNREACHABLE, [])
-            for index in range(options.num_beams)
-        ]
+        first = _Beam([], [], 0.0, [])
+        self._live = [first, *(first.as_unreachable() for _ in range(options.num_beams - 1))]
         self._pool: list[Hypothesis] = []  # best first
         self._is_finished = False
 
@@ -134,6 +145,9 @@ class BeamSearch:
                 live.append(beam)
                 parents.append(candidate.parent)
         if is_last_step or not live:
+            if not self._pool:
+                best = self._live[candidates[0].parent].extend(candidates[0], stops)
+                self._finish(best, is_last_resort=True)
             self._is_finished = True
             return []
         # Stop sequences may have ended so many that fewer than K are left. The rows stay K.
@@ -152,11 +166,16 @@ class BeamSearch:
         """Ends with the best of the live and the finished hypotheses; a prefix is whole."""
         for beam in self._live:
             beam.tokens = [*beam.tokens, *self.options.target_prefix[len(beam.tokens) :]]
-            if beam.score > _UNREACHABLE:
-                self._finish(beam, reason)
+            self._finish(beam, reason)
+        if not self._pool:
+            self._finish(self._live[0], reason, is_last_resort=True)
         self._is_finished = True
 
-    def _finish(self, beam: _Beam, reason: FinishReason | None = None) -> None:
+    def _finish(
+        self, beam: _Beam, reason: FinishReason | None = None, *, is_last_resort: bool = False
+    ) -> None:
+        if not beam.is_reachable and not is_last_resort:
+            return
         wanted = self.options.return_token_log_probabilities
         if reason is None:
             reason = FinishReason.EOS if beam.tokens[-1] == self._eos else FinishReason.LENGTH

@@ -16,9 +16,6 @@ from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState, TokenLogProbability
 from seqserve.target_scoring import TargetScoring
 
-_UNREACHABLE = -1e8
-"""Below any sum of log-probabilities: beams that do not exist yet score less."""
-
 
 def choose(
     searches: Rows[tuple[SearchState, list[int]]], logits: NDArray[np.float32]
@@ -35,7 +32,10 @@ def choose(
         Or an EngineError, if the logits of the sequence are not finite, or an InvalidRequestError,
         if its options bar every token.
     """
-    is_any_greedy = any(search.options.num_beams == 1 for search, _ in searches)
+    is_any_greedy = any(
+        search.options.num_beams == 1 and not isinstance(search, TargetScoring)
+        for search, _ in searches
+    )
     # One pass over all rows beats one call a row, even if some rows belong to beams.
     winners: list[tuple[int, float]] = []
     if is_any_greedy:
@@ -172,8 +172,9 @@ def _choose_beams(
     for parent, (row, score, target) in enumerate(
         zip(rows, search.scores, search.targets(), strict=True)
     ):
-        if len(best) >= num_candidates and score < _UNREACHABLE and not math.isinf(best[-1][0]):
-            continue  # all beams are equal before the first token: one look is enough
+        is_first = search.target_length == len(search.options.target_prefix)
+        if is_first and len(best) >= num_candidates and not math.isinf(best[-1][0]):
+            break  # all beams are equal before the first token: one look is enough
         found = _best_log_probabilities(search, logits[row], target, num_candidates)
         if found is None:
             return _not_finite()

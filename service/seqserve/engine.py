@@ -161,8 +161,11 @@ class EmbeddingEngine:
             ["sentence_embedding"], {"input_ids": input_ids, "source_lengths": lengths}
         )
         is_finite = np.isfinite(vectors).all(axis=1)
+        # Copies, or one slow reader would keep the whole batch.
         return [
-            vector if finite else EngineError("the model returned a vector that is not finite")
+            vector.copy()
+            if finite
+            else EngineError("the model returned a vector that is not finite")
             for vector, finite in zip(vectors, is_finite, strict=True)
         ]
 

@@ -35,18 +35,20 @@ class Lanes:
             worker.start(loop, on_death)
 
     def submit(self, sequences: Iterable[Sequence]) -> None:
-        """Hands each sequence to the lane with the least work outstanding.
+        """Hands each sequence to the live lane with the least work outstanding.
 
         Those with the most work begin: a call is answered when its last sequence is, and a long
         one that begins last runs with few rows beside it.
 
         Raises:
-            UnavailableError: A worker is closed or dead; what was handed over before is still
+            UnavailableError: The workers are closed or dead; what was handed over before is still
                 answered.
         """
+        alive = [lane for lane, worker in enumerate(self.workers) if worker.is_alive]
         shares: list[list[Sequence]] = [[] for _ in self.workers]
         for sequence in sorted(sequences, key=estimate_work, reverse=True):
-            lane = min(range(len(shares)), key=self._loads.__getitem__)
+            # Where none is alive, the first says so.
+            lane = min(alive or [0], key=self._loads.__getitem__)
             work = estimate_work(sequence)
             self._loads[lane] += work
             assert isinstance(sequence.future, asyncio.Future)

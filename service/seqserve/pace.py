@@ -23,7 +23,7 @@ class Estimate(NamedTuple):
     token_seconds: float = 0.0
     """An encoder pass, for each source token."""
     step_seconds: float = 0.0
-    """A decode step."""
+    """A decode step of one row."""
 
 
 UNKNOWN = Estimate()
@@ -39,7 +39,8 @@ class Pace:
     def observe(self, batch: Batch, seconds: float, now: float) -> None:
         """Takes in how long a batch took."""
         if batch.phase == "decode":
-            self._steps.append((now, seconds))
+            # A step of fewer rows may be faster, but not by more than rows are fewer.
+            self._steps.append((now, seconds / batch.num_rows))
         elif batch.padded_tokens >= _LEAST_TOKENS:
             self._tokens.append((now, seconds / batch.padded_tokens))
 

@@ -33,6 +33,7 @@ class TargetScoring:
         self._length = 0
         self.options = GenerateOptions(
             max_new_tokens=max(map(len, targets)),
+            min_new_tokens=max(map(len, targets)),
             return_scores=True,
             return_token_log_probabilities=True,
         )

@@ -137,16 +137,14 @@ class _FairShare:
         self._forget()
 
     def remove_due(self, is_due: Callable[[Sequence], bool]) -> list[_Entry]:
-        """Removes from each line the first ones that pass a test."""
+        """Removes the ones that pass a test; a line may hold some that rose into it before."""
         due: list[_Entry] = []
         for caller in list(self._lines):
             line = self._lines[caller]
-            num_due = 0
-            while num_due < len(line) and is_due(line[num_due].sequence):
-                num_due += 1
-            if num_due:
-                due += line[:num_due]
-                self._set_line(caller, line[num_due:])
+            passed = [entry for entry in line if is_due(entry.sequence)]
+            if passed:
+                due += passed
+                self._set_line(caller, [entry for entry in line if entry not in passed])
         return due
 
     def _set_line(self, caller: str, line: list[_Entry]) -> None:

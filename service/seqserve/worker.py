@@ -95,6 +95,11 @@ class Worker:
             for sequence in sequences:
                 self._inbox.put(sequence)
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether it has not been lost to a fault."""
+        return self._failure is None
+
     def close(self) -> None:
         """Refuses new sequences; those submitted are still answered, then the thread ends."""
         with self._submission:
@@ -232,10 +237,13 @@ class Worker:
             sequence = self._inbox.get()
             if sequence is not None:
                 events.append(Event(sequence, answer=loss))
-        self._observe_load()
         self._deliver(events)
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._on_death)
+        try:
+            self._observe_load()
+        except Exception:  # it may be what the worker died of
+            _log.exception("load unknown", model=self._name)
 
 
 def _nothing() -> None:

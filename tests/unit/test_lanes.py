@@ -173,3 +173,15 @@ def test_gauges_are_sums_over_lanes() -> None:
     model_metrics.set_cache(reserved=0, used=0, lane=0)
     assert read(*gauges) == [1, 5, 5]
     assert read("cache_reserved_bytes", "cache_used_bytes") == [500, 20]
+
+
+async def test_dead_lane_is_left_out() -> None:
+    """What a lost worker failed is no longer its load, and must not draw more to it."""
+    lanes, _ = make_lanes(2)
+    lanes.workers[0]._failure = RuntimeError("planted")
+    sequences, _ = submissions(3, 4, 5)
+    lanes.submit(sequences)
+    assert taken(lanes) == [[], [5, 4, 3]]
+    lanes.workers[1]._failure = RuntimeError("planted")
+    with pytest.raises(UnavailableError, match="worker was lost"):
+        lanes.submit(submissions(3)[0])

@@ -103,6 +103,14 @@ def test_later_layers_override_earlier_ones() -> None:
         ("length_penalty", math.nan, "must be finite, but is nan"),
         ("length_penalty", math.inf, "must be finite, but is inf"),
         ("length_penalty", -math.inf, "must be finite, but is -inf"),
+        (
+            "max_time",
+            duration_pb2.Duration(seconds=61),
+            "must be at most 60 seconds, after which the server ends requests "
+            "(max_request_seconds), but is 61",
+        ),
+        ("repetition_penalty", 1e12, "must be at least 0.01 and at most 100, but is 1e+12"),
+        ("repetition_penalty", 1e-50, "must be at least 0.01 and at most 100, but is 1e-50"),
         ("max_time", duration_pb2.Duration(), "must be above 0 seconds, but is 0"),
         ("max_time", duration_pb2.Duration(seconds=-2), "must be above 0 seconds, but is -2"),
         ("stop_sequences", ["a"] * 17, "must hold at most 16 entries, but holds 17"),

@@ -6,7 +6,7 @@ from seqserve.sequence import Batch
 
 
 def test_fastest_of_the_latest_counts() -> None:
-    """Slow steps do not slow the estimate down, and old fast ones make room for new ones."""
+    """Of steps the share of a row. Slow ones do not slow it down, old fast ones make room."""
     pace = Pace()
     assert pace.estimate(0.0) == UNKNOWN
     encode = Batch("encode", [make_sequence(range(100)), make_sequence(range(50))])
@@ -14,10 +14,10 @@ def test_fastest_of_the_latest_counts() -> None:
     for seconds in (4.0, 2.0, 6.0):
         pace.observe(encode, seconds, 1.0)
         pace.observe(decode, seconds / 10, 1.0)
-    assert pace.estimate(1.0) == (2.0 / 200, 0.2)
+    assert pace.estimate(1.0) == (2.0 / 200, 0.1)
     for _ in range(16):
         pace.observe(decode, 0.5, 1.0)
-    assert pace.estimate(1.0) == (2.0 / 200, 0.5)
+    assert pace.estimate(1.0) == (2.0 / 200, 0.25)
 
 
 def test_small_passes_tell_nothing_about_tokens() -> None:

@@ -469,3 +469,31 @@ def test_beams_begin_as_one() -> None:
     assert {item.parent for item in candidates} == {0}
     search.advance(candidates)
     assert len(set(search.next_inputs())) == 3
+
+
+def test_beams_that_do_not_exist_yet_are_never_hypotheses() -> None:
+    """With one token left to choose from there is one hypothesis, not four of the same."""
+    options = GenerateOptions(
+        max_new_tokens=1,
+        num_beams=4,
+        num_return_sequences=4,
+        suppressed_tokens=tuple(range(4, 30)),
+    )
+    search = make_search(options, decoder_start_token_id=START, eos_token_id=EOS)
+    logits = np.zeros((4, 30), np.float32)
+    (outcome,) = choose([(search, [0, 1, 2, 3])], logits)
+    assert isinstance(outcome, list)
+    search.advance(outcome)
+    found = search.hypotheses()
+    assert len({hypothesis.tokens for hypothesis in found}) == len(found)
+    assert all(hypothesis.score is not None and hypothesis.score > -10 for hypothesis in found)
+
+
+def test_stopped_beams_have_a_hypothesis_whatever_their_scores() -> None:
+    """However little the model thinks of the only beam there is."""
+    options = GenerateOptions(max_new_tokens=9, num_beams=2)
+    search = make_search(options, decoder_start_token_id=START, eos_token_id=EOS)
+    search.advance([Candidate(0, 7, -1e12, -1e12), Candidate(0, 8, -2e12, -2e12)])
+    search.stop(FinishReason.TIME)
+    assert [hypothesis.tokens for hypothesis in search.hypotheses()] == [(7,)]
+    assert search.decided_tokens() == [7]

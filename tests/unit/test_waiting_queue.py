@@ -160,3 +160,13 @@ def test_everyone_has_a_turn(seed: int) -> None:
     assert len(queue) == 0
     waits = [served[sequence] - sequence.submitted_at for sequence in added]
     assert max(waits) <= 2 * AGEING + 60
+
+
+def test_one_that_has_risen_does_not_hold_back_those_behind_it() -> None:
+    """A line mixes sequences that need one period more and those that need two."""
+    low = make_sequence(priority=Priority.LOW, submitted_at=0.0)
+    normal = make_sequence(priority=Priority.NORMAL, submitted_at=1.0)
+    queue = make_queue(low, normal)
+    queue.next_turns(10.0, 2)
+    turns = {turn.sequence: turn.priority for turn in queue.next_turns(11.0, 2)}
+    assert turns == {low: Priority.NORMAL, normal: Priority.HIGH}

@@ -509,3 +509,19 @@ async def test_deadline_that_cannot_be_met_is_answered_at_once() -> None:
     assert isinstance(answer, DeadlineError)
     assert "takes 6.000 seconds at least, and 5.000 are left" in str(answer)
     assert engine.seen == [first]
+
+
+async def test_worker_whose_gauges_fail_still_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it dies of may be what it would do before it answers."""
+    deaths: list[str] = []
+    worker = make_worker(FakeEngine())
+    monkeypatch.setattr(worker, "_observe_load", lambda: 1 // 0)
+    sequence, future = make_submission()
+    worker.submit([sequence])
+    worker.start(asyncio.get_running_loop(), lambda: deaths.append("lost"))
+    (error,) = await outcomes([future])
+    assert isinstance(error, UnavailableError)
+    await asyncio.wait_for(worker.join(), PATIENCE_SECONDS)
+    await asyncio.sleep(0)
+    assert deaths == ["lost"]
+    assert not worker.is_alive

@@ -97,7 +97,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
     ) -> generation_pb2.ScoreTargetsResponse:
         """Scores all targets of the request."""
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
-        results = await score_targets(model, request, self._config, deadline(context, self._config))
+        results = await score_targets(
+            model, request, self._config, deadline(context, self._config), caller_of(context)
+        )
         return generation_pb2.ScoreTargetsResponse(results=results, model=_reference(model))
 
     async def _stream(

@@ -13,6 +13,8 @@ from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
+_PENALTIES = (0.01, 100.0)
+"""Beyond them scores leave the range in which they can be compared."""
 _BEAM_ONLY = ("length_penalty", "early_stopping")
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
 _MAX_TOP_LOG_PROBABILITIES = 20
@@ -71,7 +73,9 @@ def resolve_options(
         no_repeat_ngram_size=checks.integer(
             "no_repeat_ngram_size", record.no_repeat_ngram_size, 0, record.max_target_length
         ),
-        repetition_penalty=checks.positive("repetition_penalty", record.repetition_penalty),
+        repetition_penalty=checks.between(
+            "repetition_penalty", record.repetition_penalty, *_PENALTIES
+        ),
         forced_bos_token_id=checks.token(
             "forced_bos_token_id", record.forced_bos_token_id, record.target_vocabulary_size
         ),
@@ -85,7 +89,7 @@ def resolve_options(
         seed=checks.integer("seed", secrets.randbits(63) if do_sample else 0, 0, _MAX_INT64),
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
-        max_time=checks.span("max_time", math.inf),
+        max_time=checks.span("max_time", math.inf, config.max_request_seconds),
         top_log_probability_count=checks.integer(
             "top_log_probability_count", 0, 0, _MAX_TOP_LOG_PROBABILITIES
         ),
@@ -171,7 +175,15 @@ class _Checks:
             raise self._refusal(name, f"must be above 0, but is {value}")
         return value
 
-    def span(self, name: str, default: float) -> float:
+    def between(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.finite(name, default)
+        if name in self._values and not low <= value <= high:
+            raise self._refusal(
+                name, f"must be at least {low:g} and at most {high:g}, but is {value:g}"
+            )
+        return value
+
+    def span(self, name: str, default: float, longest: float) -> float:
         value = self._values.get(name)
         if value is None:
             return default
@@ -180,6 +192,12 @@ class _Checks:
         seconds = value.seconds + value.nanos / 1e9
         if seconds <= 0:
             raise self._refusal(name, f"must be above 0 seconds, but is {seconds:g}")
+        if seconds > longest:
+            raise self._refusal(
+                name,
+                f"must be at most {longest:g} seconds, after which the server ends requests "
+                f"(max_request_seconds), but is {seconds:g}",
+            )
         return seconds
 
     def probability(self, name: str, default: float) -> float:

@@ -16,7 +16,7 @@ from google.protobuf import duration_pb2
 
 from seqserve.admission import Places
 from seqserve.config import ServerConfig
-from seqserve.errors import InvalidRequestError, OverloadedError
+from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.tokenizer import Tokenizer
@@ -31,6 +31,10 @@ _PRIORITIES: dict[int, Priority] = {
     priority_pb2.PRIORITY_NORMAL: Priority.NORMAL,
     priority_pb2.PRIORITY_HIGH: Priority.HIGH,
 }
+
+
+_PATIENCE_SECONDS = 1.0
+"""How much later than its deadline a call may end, so that the worker can say what became of it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,9 +98,10 @@ def check_cache(model: ServedModel, sequence: Sequence, field: str) -> None:
         num_rows, target_length, source_length = sequence.extent
         raise InvalidRequestError(
             field,
-            f"`{field}` needs {num_bytes} bytes of cache ({num_rows} beams of {target_length} new "
-            f"tokens and {source_length} source tokens), but a lane has {budget.max_bytes} "
-            "(cache_bytes / lanes); lower `max_new_tokens` or `num_beams`, or shorten the source",
+            f"`{field}` needs {num_bytes} bytes of cache ({num_rows} hypotheses of {target_length} "
+            f"target tokens and {source_length} source tokens), but a lane has {budget.max_bytes} "
+            "(cache_bytes / lanes); lower `max_new_tokens`, `num_beams` or `num_return_sequences`, "
+            "or shorten the source",
         )
 
 
@@ -211,9 +216,18 @@ def submitted(
 
 
 async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
-    """Submits sequences and waits for all answers; the first error ends the wait."""
-    with submitted(model, sequences) as futures:
-        return await asyncio.gather(*futures)
+    """Submits sequences and waits for all answers; the first error ends the wait.
+
+    The worker answers what is late. Should it be stuck in a computation, the wait ends a little
+    after the deadline all the same.
+    """
+    latest = max(sequence.deadline for sequence in sequences) + _PATIENCE_SECONDS
+    try:
+        async with asyncio.timeout_at(latest):
+            with submitted(model, sequences) as futures:
+                return await asyncio.gather(*futures)
+    except TimeoutError as error:
+        raise DeadlineError("the deadline passed, and the computation did not end") from error
 
 
 def to_duration(seconds: float) -> duration_pb2.Duration:

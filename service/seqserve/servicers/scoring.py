@@ -9,11 +9,10 @@ from seqserve.config import ServerConfig
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Generation, Hypothesis, Sequence, Timing
 from seqserve.servicers.languages import Direction, resolve_direction
-from seqserve.servicers.requests import Source, admitted, run, to_duration
+from seqserve.servicers.requests import Source, admitted, check_cache, run, to_duration
 from seqserve.servicers.sources import read_sources
 from seqserve.servicers.targets import check_counts, read_targets
 from seqserve.target_scoring import TargetScoring
-from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
 
@@ -31,6 +30,7 @@ async def score_targets(
     request: generation_pb2.ScoreTargetsRequest,
     config: ServerConfig,
     expires_at: float,
+    caller: str,
 ) -> list[generation_pb2.ScoreTargetsResult]:
     """Scores all targets of a request.
 
@@ -54,7 +54,14 @@ async def score_targets(
             part
             for index, (source, direction) in enumerate(zip(sources, directions, strict=True))
             for part in _split(
-                index, source, targets[index], direction, record, config.max_num_beams, expires_at
+                model,
+                index,
+                source,
+                targets[index],
+                direction,
+                config.max_num_beams,
+                expires_at,
+                caller,
             )
         ]
         answers = await run(model, [part.sequence for part in parts])
@@ -62,15 +69,18 @@ async def score_targets(
 
 
 def _split(
+    model: ServedModel,
     input_index: int,
     source: Source,
     targets: list[tuple[int, ...]],
     direction: Direction,
-    record: GenerationRecord,
     max_rows: int,
     expires_at: float,
+    caller: str,
 ) -> Iterator[_Part]:
     """Yields sequences of at most ``max_rows`` targets, those of like lengths together."""
+    record = model.manifest.generation
+    assert record is not None
     order = sorted(range(len(targets)), key=lambda index: len(targets[index]))
     loop, now = asyncio.get_running_loop(), time.monotonic()
     for start in range(0, len(order), max_rows):
@@ -85,8 +95,10 @@ def _split(
             future=loop.create_future(),
             search=search,
             deadline=expires_at,
+            caller=caller,
             submitted_at=now,
         )
+        check_cache(model, sequence, f"inputs[{input_index}].targets")
         yield _Part(input_index, indices, sequence)
 
 

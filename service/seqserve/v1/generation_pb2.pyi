@@ -121,8 +121,8 @@ class GenerateOptions(_message.Message):
     which is off.
     """
     repetition_penalty: _builtins.float
-    """Divides the scores of tokens the target already has; negative scores are multiplied. Above 0;
-    above 1 discourages repetition, 1 is off.
+    """Divides the scores of tokens the target already has; negative scores are multiplied. At least
+    0.01; at most 100; above 1 discourages repetition, 1 is off.
     """
     forced_bos_token_id: _builtins.int
     """The token every target begins with, an id of the target vocabulary. It counts as a new token
@@ -195,7 +195,7 @@ class GenerateOptions(_message.Message):
     @_builtins.property
     def max_time(self) -> _duration_pb2.Duration:
         """Time after which decoding ends with what it has, counted from the arrival of the request. Above
-        0. Hypotheses cut short have the finish reason TIME; of beam search the best are returned, live
+        0; at most the server's limit of seconds a request. Hypotheses cut short have the finish reason TIME; of beam search the best are returned, live
         or finished, by their scores as they are: fewer than `num_return_sequences` if there are no
         more, and one without tokens if the input's turn never came. Unset: no such limit; a deadline
         that passes then gives DEADLINE_EXCEEDED and no result.
@@ -534,7 +534,7 @@ class Hypothesis(_message.Message):
     def token_log_probabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
         """Log-probability of each token behind the target prefix, when asked for. For greedy search and
         sampling it is the model's own: penalties, temperature, `top_k` and `top_p` decide which token
-        comes, not what it scores.
+        comes, not what it scores. A token that was forced has 0.
         """
 
     @_builtins.property
@@ -632,7 +632,7 @@ class GenerationTiming(_message.Message):
     DECODE_DURATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def queue_duration(self) -> _duration_pb2.Duration:
-        """From acceptance to the first computation."""
+        """From the end of tokenizing to the first computation."""
 
     @_builtins.property
     def encode_duration(self) -> _duration_pb2.Duration:
@@ -676,8 +676,9 @@ class GenerateResult(_message.Message):
     """The seed that was used, if the hypotheses were drawn: that of the options, or the server's."""
     @_builtins.property
     def hypotheses(self) -> _containers.RepeatedCompositeFieldContainer[Global___Hypothesis]:
-        """The hypotheses, `num_return_sequences` of them unless `max_time` passed before there were as
-        many: best first, or in the order of drawing.
+        """The hypotheses: best first, in the order of drawing, or alternatives by their first tokens.
+        `num_return_sequences` of them; fewer where `max_time` passed before there were as many, or
+        where the options leave fewer different ones.
         """
 
     @_builtins.property
