@@ -26,8 +26,8 @@ from seqserve.sequence import RowCopy
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import make_tiny_checkpoint
 
-NUM_EXAMPLES = 40
-NUM_THREADED = 12
+NUM_EXAMPLES = 60
+NUM_THREADED = 16
 FAULT_EXAMPLES = 200
 """Within which a planted fault must show; most do within ten."""
 
