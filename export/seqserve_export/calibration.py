@@ -28,6 +28,7 @@ class Calibration:
         self._inputs: dict[str, Tensor] = {}
         self._num_seen: dict[str, int] = {}
         self._max_outputs: dict[str, Tensor] = {}
+        self._square_sums: dict[str, Tensor] = {}
         self._generator = np.random.default_rng(SEED)
 
     def inputs(self, name: str) -> Tensor:
@@ -41,6 +42,10 @@ class Calibration:
     def max_outputs(self, name: str) -> Tensor:
         """Largest magnitude of each output of a layer, [N]."""
         return self._max_outputs[name]
+
+    def mean_square_outputs(self, name: str) -> Tensor:
+        """Mean of the squares of each output of a layer, [N]."""
+        return self._square_sums[name] / self._num_seen[name]
 
     def observe(self, name: str, inputs: Tensor, outputs: Tensor) -> None:
         """Remembers what went through a layer."""
@@ -56,6 +61,8 @@ class Calibration:
         for row, place in enumerate(np.where(places < _MAX_ROWS, places, drawn)):
             if place < _MAX_ROWS:
                 self._inputs[name][place] = rows[row]
+        squares = outputs.detach().flatten(0, -2).square().sum(dim=0)
+        self._square_sums[name] = self._square_sums.get(name, torch.zeros_like(squares)) + squares
         largest = outputs.detach().flatten(0, -2).abs().amax(dim=0)
         self._max_outputs[name] = torch.maximum(self._max_outputs.get(name, largest), largest)
 

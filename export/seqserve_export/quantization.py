@@ -46,6 +46,8 @@ _CLIPPED_SHARES = (1.0, 0.95, 0.9, 0.8, 0.7, 0.6, 0.5)
 """Parts of the range of a layer's inputs that are tried as its 256 steps."""
 _CACHE_MARGIN = 1.2
 """Keys and values may be this much larger than on the samples before they are clipped."""
+_CACHE_SPREADS = 4.0
+"""And at least this many times their root mean square; a step is then 3 % of that."""
 
 
 class QuantizedLinear(nn.Module):
@@ -202,8 +204,12 @@ def _quantize_cache(
 ) -> None:
     """Has keys and values kept as bytes."""
     for part in ("key", "value"):
-        largest = calibration.max_outputs(f"{name}.{part}")  # [H*D]
-        scales = (largest * _CACHE_MARGIN).clamp(min=torch.finfo(torch.float32).tiny) / 127
+        layer = f"{name}.{part}"
+        largest = calibration.max_outputs(layer) * _CACHE_MARGIN  # [H*D]
+        # A few samples seldom show how far a dimension goes; its spread, and that of all, do.
+        squares = calibration.mean_square_outputs(layer)
+        spread = torch.maximum(squares, squares.mean()).sqrt() * _CACHE_SPREADS
+        scales = torch.maximum(largest, spread).clamp(min=torch.finfo(torch.float32).tiny) / 127
         setattr(attention.cache, f"{part}_scales", scales.view(attention.num_heads, -1))
 
 
