@@ -92,8 +92,15 @@ def _arrivals(draw: st.DrawFn, is_timed: bool) -> Arrival:
 def _sources() -> st.SearchStrategy[tuple[int, ...]]:
     """Short ones, and such as need more than the first positions of a cache."""
     short = st.lists(_SOURCE_TOKENS, min_size=1, max_size=9)
-    long = st.lists(_SOURCE_TOKENS, min_size=33, max_size=MAX_SOURCE_LENGTH - 1)
-    return st.one_of(short, short, short, long).map(lambda words: (*words, EOS_TOKEN_ID))
+    # Made of two numbers, since lists as long as this are seldom drawn.
+    long = st.builds(_count_on, _SOURCE_TOKENS, st.integers(33, MAX_SOURCE_LENGTH - 1))
+    return st.one_of(short, short, long).map(lambda words: (*words, EOS_TOKEN_ID))
+
+
+def _count_on(first: int, length: int) -> list[int]:
+    """The alphabet from some letter on, again and again."""
+    words = len(SOURCE_WORDS)
+    return [_FIRST_WORD + (first - _FIRST_WORD + place) % words for place in range(length)]
 
 
 @st.composite
