@@ -17,11 +17,12 @@ from hypothesis import Phase, find, given, settings
 from numpy.typing import NDArray
 
 from batch_scripts import Script, scripts
-from lockstep import differences, play_in_steps, play_in_threads
+from lockstep import Played, differences, play_in_steps, play_in_threads
 from seqserve import engine
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import NOTHING, CacheResize
 from seqserve.choice import choose
+from seqserve.registry import ServedModel
 from seqserve.sequence import RowCopy
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import make_tiny_checkpoint
@@ -129,10 +130,13 @@ def test_faults_are_noticed(
 ) -> None:
     """With rows that are mixed up on purpose, some script has an answer that differs."""
 
-    def is_noticed(script: Script) -> bool:
-        with monkeypatch.context() as patch:
+    async def play_with_fault(model: ServedModel, script: Script) -> list[Played]:
+        with monkeypatch.context() as patch:  # runs alone are without it
             patch.setattr(place, name, fault)
-            return differences(folders["fp32"], script, play_in_steps) != []
+            return await play_in_steps(model, script)
+
+    def is_noticed(script: Script) -> bool:
+        return differences(folders["fp32"], script, play_with_fault) != []
 
     script = find(
         scripts(),
