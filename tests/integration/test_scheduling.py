@@ -108,9 +108,9 @@ async def test_input_beyond_the_cache_is_refused_at_once(serving: MakeServer) ->
         assert budget is not None
         needed = 4 * budget.row_bytes(224, 32)
         assert status_of(caught.value) == (
-            f"INVALID_ARGUMENT: `inputs[1]` needs {needed} bytes of cache (4 beams of 200 new "
-            "tokens and 6 source tokens), but a lane has 200000 (cache_bytes / lanes); "
-            "lower `max_new_tokens` or `num_beams`, or shorten the source"
+            f"INVALID_ARGUMENT: `inputs[1]` needs {needed} bytes of cache (4 hypotheses of 200 "
+            "target tokens and 6 source tokens), but a lane has 200000 (cache_bytes / lanes); "
+            "lower `max_new_tokens`, `num_beams` or `num_return_sequences`, or shorten the source"
         )
         assert running.num_outstanding == 0
         assert len((await generate(running, [fits], model="long")).results) == 1
