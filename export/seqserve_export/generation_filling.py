@@ -1,4 +1,4 @@
-"""Fills the folder of an encoder-decoder model: two graphs, one file of weights, tokenizers."""
+"""Fills the folder of an encoder-decoder model: graphs, one file of weights, tokenizers."""
 
 from seqserve.task_record import GenerationRecord
 from seqserve_export.calibration import calibrate
@@ -10,6 +10,8 @@ from seqserve_export.mapping_verification import compare_with_transformers
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
 from seqserve_export.precision import Reduction, copy_in_precision
+from seqserve_export.rank_graph import write_rank_graph
+from seqserve_export.rank_verification import compare_rankings
 from seqserve_export.source import GenerationSource
 from seqserve_export.transformer import Transformer
 from seqserve_export.verification import Verification
@@ -33,14 +35,16 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     weights = WeightFile(order.folder)
     encode_path = write_graph(EncodeGraph(model), order.folder, "encode", weights)
     decode_path = write_graph(DecodeGraph(model), order.folder, "decode", weights)
+    rank_path = write_rank_graph(order.folder)
     order.on_phase(Phase.VERIFY_GRAPHS)
     verifier = GenerationVerifier(source, encode_path, decode_path, model=model, dtype=order.dtype)
     found = verifier.verify()
+    ranking = compare_rankings(rank_path, source.model.config.target_vocabulary_size)
     return Filling(
         source_vocabulary_size=source.model.config.source_vocabulary_size,
         max_source_length=source.model.config.max_source_length,
         verification=Verification(
-            records=(*checks, *found.records),
+            records=(*checks, *found.records, ranking.to_record()),
             is_batch_invariant=found.is_batch_invariant,
             greedy_agreement=found.greedy_agreement,
         ),
@@ -91,6 +95,7 @@ def _make_record(source: GenerationSource) -> GenerationRecord:
     return GenerationRecord(
         encode_graph="encode.onnx",
         decode_graph="decode.onnx",
+        rank_graph="rank.onnx",
         target_tokenizer=TARGET_TOKENIZER_FILE if has_own_target else SOURCE_TOKENIZER_FILE,
         target_vocabulary_size=config.target_vocabulary_size,
         # Every fed token needs a position, and the last new token is never fed: as many new tokens

@@ -10,24 +10,34 @@ from collections.abc import Sequence as Rows
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.errors import EngineError, InvalidRequestError
-from seqserve.ranking import largest_indices, log_sum_exp, rank
+from seqserve.beam_choice import (
+    Rank,
+    RankedRow,
+    choose_beams,
+    not_finite,
+    nothing_left,
+    rank_beams,
+)
+from seqserve.ranking import largest_indices, log_sum_exp, rank_rows
 from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState, TokenLogProbability
 from seqserve.target_scoring import TargetScoring
 
 
 def choose(
-    searches: Rows[tuple[SearchState, list[int]]], logits: NDArray[np.float32]
+    searches: Rows[tuple[SearchState, list[int]]],
+    logits: NDArray[np.float32],
+    rank: Rank = rank_rows,
 ) -> list[list[Candidate] | Exception]:
     """Chooses the best continuations of every sequence of a step.
 
     Args:
         searches: Each state with the rows of ``logits`` that belong to its live hypotheses, [K].
         logits: [B, V], float32.
+        rank: What ranks the rows of beams.
 
     Returns:
-        For each sequence its candidates: 2K for K beams, best first; otherwise, and within a
+        For each sequence its candidates: up to 2K for K beams, best first; otherwise, and within a
         prefix, one for each live hypothesis; for given targets their next tokens, in their order.
         Or an EngineError, if the logits of the sequence are not finite, or an InvalidRequestError,
         if its options bar every token.
@@ -42,7 +52,8 @@ def choose(
         tokens = logits.argmax(axis=1)
         values = np.take_along_axis(logits, tokens[:, None], axis=1)[:, 0]
         winners = list(zip(tokens.tolist(), values.tolist(), strict=True))
-    return [_choose_for(search, rows, logits, winners) for search, rows in searches]
+    ranked = rank_beams(searches, logits, rank)
+    return [_choose_for(search, rows, logits, winners, ranked) for search, rows in searches]
 
 
 def _choose_for(
@@ -50,6 +61,7 @@ def _choose_for(
     rows: list[int],
     logits: NDArray[np.float32],
     winners: list[tuple[int, float]],
+    ranked: dict[int, RankedRow],
 ) -> list[Candidate] | Exception:
     """The candidates of one sequence; ``winners`` are the best token and logit of each row."""
     if isinstance(search, TargetScoring):
@@ -58,10 +70,9 @@ def _choose_for(
     if position < len(options.target_prefix):
         token = options.target_prefix[position]
         return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
-    # First, since beams strike out what is barred.
     tops = _find_top(logits, rows, options.top_log_probability_count)
     if options.num_beams > 1:
-        outcome = _choose_beams(search, rows, logits)
+        outcome = choose_beams(search, rows, logits, ranked)
     elif options.return_alternatives and position == options.num_fixed_tokens:
         outcome = _choose_alternatives(search, logits[rows[0]])
     else:
@@ -90,7 +101,7 @@ def _choose_alternatives(
 ) -> list[Candidate] | Exception:
     """Begins each hypothesis with another token. All are equal so far: one row [V] is enough."""
     if not np.isfinite(logits.max()):
-        return _not_finite()
+        return not_finite()
     options, rules, target = search.options, search.rules, search.targets()[0]
     if (forced := rules.forced_token(target)) is not None:
         return [Candidate(index, forced, 0.0, 0.0) for index in range(search.num_rows)]
@@ -99,7 +110,7 @@ def _choose_alternatives(
     tokens = largest_indices(ruled, search.num_rows)
     tokens = tokens[np.isfinite(ruled[tokens])]
     if not tokens.size:
-        return _nothing_left()
+        return nothing_left()
     log_probabilities = logits[tokens] - np.float32(log_sum_exp(logits))
     is_likely = np.exp(log_probabilities.astype(np.float64)) >= options.min_alternative_probability
     is_likely[0] = True
@@ -137,7 +148,7 @@ def _choose_one(
     """
     # argmax returns the first NaN of a row if there is one, so one look at the winner is enough.
     if not math.isfinite(logit):
-        return _not_finite()
+        return not_finite()
     options, rules, score = search.options, search.rules, search.scores[index]
     target = search.targets()[index]
     ruled = logits
@@ -150,7 +161,7 @@ def _choose_one(
             rules.apply(ruled, target)
             token = int(ruled.argmax())
             if not np.isfinite(ruled[token]):
-                return _nothing_left()
+                return nothing_left()
     if options.do_sample:
         number = draw_number(options.seed, search.hypothesis_indices[index], len(target))
         token = draw_token(ruled, options, number)
@@ -158,62 +169,6 @@ def _choose_one(
         return Candidate(index, token, 0.0, 0.0)
     log_probability = float(logits[token] - np.float32(log_sum_exp(logits)))
     return Candidate(index, token, score + log_probability, log_probability)
-
-
-def _choose_beams(
-    search: SearchState, rows: list[int], logits: NDArray[np.float32]
-) -> list[Candidate] | Exception:
-    """The 2K best continuations of all beams: the best of each beam's own 2K best.
-
-    NOTE: barred tokens are struck out of ``logits`` in place.
-    """
-    num_candidates = 2 * search.num_rows
-    best: list[tuple[float, int, int, float]] = []
-    for parent, (row, score, target) in enumerate(
-        zip(rows, search.scores, search.targets(), strict=True)
-    ):
-        is_first = search.target_length == len(search.options.target_prefix)
-        if is_first and len(best) >= num_candidates and not math.isinf(best[-1][0]):
-            break  # all beams are equal before the first token: one look is enough
-        found = _best_log_probabilities(search, logits[row], target, num_candidates)
-        if found is None:
-            return _not_finite()
-        # In the precision of the logits, as the scores of transformers are.
-        totals = found[1] + np.float32(score)
-        best += [
-            (-total, parent, token, log_probability)
-            for token, log_probability, total in zip(
-                found[0].tolist(), found[1].tolist(), totals.tolist(), strict=True
-            )
-        ]
-    best.sort()  # ties by lower beam, then by lower token
-    if math.isinf(best[0][0]):
-        return _nothing_left()
-    return [
-        Candidate(parent, token, -negated, log_probability)
-        for negated, parent, token, log_probability in best[:num_candidates]
-    ]
-
-
-def _best_log_probabilities(
-    search: SearchState, logits: NDArray[np.float32], target: list[int], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
-    """The best tokens of one beam and their log-probabilities, best first; None without any.
-
-    Tokens and log-probabilities are [count], or [V] if that is less.
-    """
-    rules = search.rules
-    if not rules.is_active:
-        return rank(logits, count)
-    if rules.is_penalizing or rules.forced_token(target) is not None:
-        normalizer = log_sum_exp(logits)
-        if math.isnan(normalizer):
-            return None
-        log_probabilities = logits - np.float32(normalizer)
-        rules.apply(log_probabilities, target)
-        tokens = largest_indices(log_probabilities, count)
-        return tokens, log_probabilities[tokens]
-    return rank(logits, count, rules.barred_tokens(target))
 
 
 def _score_given(
@@ -225,19 +180,7 @@ def _score_given(
     ):
         normalizer = log_sum_exp(logits[row])
         if math.isnan(normalizer):
-            return _not_finite()
+            return not_finite()
         log_probability = float(logits[row, token] - np.float32(normalizer))
         candidates.append(Candidate(index, token, score + log_probability, log_probability))
     return candidates
-
-
-def _not_finite() -> EngineError:
-    return EngineError("the model returned logits that are not finite")
-
-
-def _nothing_left() -> InvalidRequestError:
-    return InvalidRequestError(
-        "options",
-        "`options` leave no token to go on with: minimum length, no-repeat n-grams and suppressed "
-        "tokens together bar the whole vocabulary; loosen one of them",
-    )

@@ -113,7 +113,7 @@ class GenerationEngine:
                 f"{longest} target positions exceed the {self._cache.extent.target_length} granted"
             )
         self._bound_step(num_rows).run()
-        return list(choose(searches, self._logits[:num_rows]))
+        return list(choose(searches, self._logits[:num_rows], self._graphs.rank))
 
     def _bound_step(self, num_rows: int) -> BoundStep:
         """The decode graph bound to the first rows of the cache."""

@@ -1,11 +1,14 @@
-"""The two graphs of an encoder-decoder model, opened, with the names of their tensors."""
+"""The graphs of an encoder-decoder model, opened, with the names of their tensors."""
 
 import dataclasses
 from pathlib import Path
 
 import onnxruntime
 
+from seqserve.beam_choice import Rank
 from seqserve.manifest import Manifest
+from seqserve.ranker import open_ranker
+from seqserve.ranking import rank_rows
 from seqserve.session import cache_names, check_names, open_session
 
 
@@ -15,6 +18,8 @@ class GenerationGraphs:
 
     encode: onnxruntime.InferenceSession
     decode: onnxruntime.InferenceSession
+    rank: Rank
+    """What ranks logits: a graph, if the model has one."""
     past_names: tuple[list[str], list[str]]
     """Inputs of ``decode``: keys and values of the target, then of the source, by layer."""
     present_names: tuple[list[str], list[str]]
@@ -56,9 +61,13 @@ def open_generation_graphs(
         ["input_ids", "past_lengths", "source_lengths", *past_target, *past_source],
         ["logits", *present_target, *present_source],
     )
+    rank: Rank = rank_rows
+    if record.rank_graph is not None:
+        rank = open_ranker(folder / record.rank_graph, num_threads=num_threads)
     return GenerationGraphs(
         encode=encode,
         decode=decode,
+        rank=rank,
         past_names=(past_target, past_source),
         present_names=(present_target, present_source),
     )

@@ -137,6 +137,8 @@ class Manifest(Record):
                 self.generation.decode_graph,
                 self.generation.target_tokenizer,
             ]
+            if self.generation.rank_graph is not None:
+                names.append(self.generation.rank_graph)
         if self.embedding is not None:
             names.append(self.embedding.embed_graph)
         if self.prediction is not None:

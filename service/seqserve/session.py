@@ -51,7 +51,7 @@ _opening = threading.Lock()
 
 
 def open_session(
-    path: Path, *, num_threads: int, is_decoding: bool = False
+    path: Path, *, num_threads: int, is_decoding: bool = False, keeps_memory: bool = False
 ) -> onnxruntime.InferenceSession:
     """Opens a graph for serving on CPU.
 
@@ -59,6 +59,7 @@ def open_session(
         path: The graph.
         num_threads: Threads to compute with.
         is_decoding: Whether each row has one query, and keys of its own number.
+        keeps_memory: Whether what a run took is kept for the next; for many short runs.
 
     Raises:
         ModelFolderError: onnxruntime rejects the file.
@@ -69,8 +70,8 @@ def open_session(
     options.log_severity_level = 3
     # A memory pattern is kept per set of input shapes, and shapes change with every batch.
     options.enable_mem_pattern = False
-    # An arena would keep what the largest batch took, in every model; it saves no time here.
-    options.enable_cpu_mem_arena = False
+    # An arena would keep what the largest batch took, in every model, and saves a long run no time.
+    options.enable_cpu_mem_arena = keeps_memory
     options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS))
     # NOTE: session.set_denormal_as_zero stays off. It changes the mode of the pool's threads and of
     # the thread that opens the session, but not of the one that runs it, so that the bits of a

@@ -89,6 +89,8 @@ class GenerationRecord(Record):
 
     encode_graph: FileName
     decode_graph: FileName
+    rank_graph: FileName | None = None
+    """What ranks vocabularies for beam search; without it numpy does, and takes longer."""
     target_tokenizer: FileName
     target_vocabulary_size: Count
     max_target_length: Count

@@ -179,7 +179,7 @@ def test_report_has_what_a_table_needs(tmp_path: Path) -> None:
     folder = make_hugging_face_folder("bart", tmp_path / "source")
     output = run(folder, tmp_path / "store", "--name", "m").output
     for part in (
-        "decode.onnx, encode.onnx",
+        "decode.onnx, encode.onnx, rank.onnx",
         "parameters",
         "number format",
         "checkpoint",
@@ -242,7 +242,9 @@ def test_revision_of_a_folder_is_refused(tmp_path: Path) -> None:
 def start_slow_export(folder: Path, store: Path) -> subprocess.Popen[str]:
     """An export in a process of its own that has begun to write, and then waits."""
     code = (
-        "import sys, time\n"
+        "import signal, sys, time\n"
+        # A shell that runs the tests in the background makes its children ignore it.
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from seqserve_export import generation_filling\n"
         "def write(*arguments):\n"
         "    print('writing', flush=True)\n"

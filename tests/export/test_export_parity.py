@@ -85,6 +85,7 @@ def test_manifest_describes_the_model(tiny_store: Path) -> None:
     assert set(manifest.files) == {
         "encode.onnx",
         "decode.onnx",
+        "rank.onnx",
         "tokenizer.json",
         "target_tokenizer.json",
         "weights.data",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqserve.ranking import largest_indices, log_sum_exp, rank
+from seqserve.ranking import largest_indices, log_sum_exp, rank_rows
 
 
 @given(
@@ -63,32 +63,30 @@ def test_log_sum_exp_leaves_out_what_is_barred() -> None:
     assert log_sum_exp(logits) == pytest.approx(math.log(2))
 
 
-@given(
-    st.integers(1, 3000),
-    st.integers(1, 32),
-    st.integers(0, 2**32 - 1),
-    st.integers(0, 40),
-)
-def test_rank_is_a_sort_of_log_probabilities(
-    size: int, count: int, seed: int, num_barred: int
-) -> None:
-    """Barred tokens count for the sum, are never best, and may be barred twice."""
+@given(st.integers(1, 3000), st.integers(1, 32), st.integers(0, 2**32 - 1))
+def test_rank_rows_is_a_sort_of_log_probabilities(size: int, count: int, seed: int) -> None:
+    """Each row by itself, equal logits in their order."""
     generator = np.random.default_rng(seed)
-    logits = generator.integers(-5, 5, size).astype(np.float32)
-    barred = generator.integers(0, size, num_barred).tolist()
-    expected = logits - np.float32(log_sum_exp(logits))
-    expected[barred] = -math.inf
-    ranked = rank(logits, count, barred)
-    assert ranked is not None
-    tokens, log_probabilities = ranked
-    assert tokens.tolist() == np.argsort(-expected, kind="stable")[:count].tolist()
-    assert log_probabilities.tolist() == expected[tokens].tolist()
+    logits = generator.integers(-5, 5, (3, size)).astype(np.float32)
+    tokens, log_probabilities = rank_rows(logits, count)
+    for row, values in enumerate(logits):
+        best = np.argsort(-values, kind="stable")[:count]
+        assert tokens[row].tolist() == best.tolist()
+        expected = values[best] - np.float32(log_sum_exp(values))
+        assert log_probabilities[row].tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("place", [0, 63, 64 * 40, 64 * 40 + 5])
-def test_rank_refuses_what_is_not_finite(place: int) -> None:
-    """In a group and in the rest at the end."""
-    for bad in (math.nan, math.inf):
-        logits = np.zeros(64 * 40 + 6, np.float32)
-        logits[place] = bad
-        assert rank(logits, 4) is None
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+def test_rank_rows_marks_what_is_not_finite(place: int, bad: float) -> None:
+    """In a group and in the rest at the end; the rows beside it are ranked."""
+    logits = np.zeros((3, 64 * 40 + 6), np.float32)
+    logits[1, place] = bad
+    _, log_probabilities = rank_rows(logits, 4)
+    assert np.isnan(log_probabilities).all(axis=1).tolist() == [False, True, False]
+
+
+def test_rank_rows_marks_a_row_without_tokens() -> None:
+    """Minus infinity everywhere is no distribution."""
+    logits = np.full((1, 70), -math.inf, np.float32)
+    assert np.isnan(rank_rows(logits, 2)[1]).all()

@@ -1,7 +1,6 @@
 """Rules about single tokens, without a model."""
 
 import itertools
-import math
 from typing import Any
 
 import numpy as np
@@ -196,15 +195,13 @@ def test_options_that_leave_nothing_are_refused(num_beams: int) -> None:
     assert caught.value.field == "options"
 
 
-def test_barred_candidates_keep_their_place_behind_all_others() -> None:
-    """With one allowed token, the other candidates of beam search cannot be reached."""
+def test_barred_tokens_are_no_candidates() -> None:
+    """With one allowed token there is one candidate, and rows without a beam go on beside it."""
     options = GenerateOptions(max_new_tokens=4, num_beams=2, suppressed_tokens=(0, 1, 2, 4, 5))
     search = make_search(options, decoder_start_token_id=START, eos_token_id=EOS)
     rows = np.tile(np.array(LOGITS, np.float32), (2, 1))
     (outcome,) = choose([(search, [0, 1])], rows)
     assert isinstance(outcome, list)
-    first, *rest = outcome
-    assert (first.parent, first.token) == (0, 3)
-    assert len(rest) == 3
-    assert all(candidate.score < -1e8 for candidate in rest)
-    assert math.isinf(rest[-1].score)
+    assert [(candidate.parent, candidate.token) for candidate in outcome] == [(0, 3)]
+    assert search.advance(outcome) == [0, 0]
+    assert search.next_inputs() == [3, 3]
