@@ -74,15 +74,15 @@ def rank_beams(
         count = max(count, 2 * search.num_rows + num_barred)
     if not looks:
         return {}
-    rows = np.array([look.row for look in looks])
-    first, last = rows.min(), rows.max()
+    needed = np.array([look.row for look in looks])
+    first, last = needed.min(), needed.max()
     # Ranking a few rows that nobody needs is cheaper than gathering those that somebody does.
-    if last - first < _MAX_SPAN * len(rows):
+    if last - first < _MAX_SPAN * len(needed):
         tokens, log_probabilities = (
-            found[rows - first] for found in rank(logits[first : last + 1], count)
+            found[needed - first] for found in rank(logits[first : last + 1], count)
         )
     else:
-        tokens, log_probabilities = rank(logits[rows], count)
+        tokens, log_probabilities = rank(logits[needed], count)
     # In the precision of the logits, as the scores of transformers are.
     totals = log_probabilities + np.array([look.score for look in looks], np.float32)[:, None]
     values = zip(tokens.tolist(), log_probabilities.tolist(), totals.tolist(), strict=True)
