@@ -15,7 +15,7 @@ from grpc_health.v1 import health_pb2
 
 from fake_server import FakeServer, Refusal
 from seqserve.client import AsyncClient, CallError, Client, Piece, ScoredToken, Timing
-from seqserve.client.messages import as_list
+from seqserve.client.arguments import as_list
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ Failed calls raise :class:`CallError`. Calls that were not accepted are retried 
 back-off, and not before the server's push-back allows.
 """
 
-from seqserve.client.aio import AsyncClient, AsyncGenerationStream
+from seqserve.client.aio import AsyncClient
+from seqserve.client.arguments import Priority
 from seqserve.client.errors import CallError
-from seqserve.client.messages import GenerateOptions, Priority
+from seqserve.client.generation_messages import GenerateOptions
 from seqserve.client.results import (
     Embeddings,
     EmbeddingSettings,
@@ -22,7 +23,8 @@ from seqserve.client.results import (
     Token,
     TokenLogProbability,
 )
-from seqserve.client.sync import Client, GenerationStream
+from seqserve.client.stream import AsyncGenerationStream, GenerationStream
+from seqserve.client.sync import Client
 
 __all__ = [
     "AsyncClient",

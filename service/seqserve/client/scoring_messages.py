@@ -2,15 +2,9 @@
 
 from collections.abc import Sequence as Items
 
-from seqserve.client.messages import (
-    Languages,
-    Source,
-    as_list,
-    set_source,
-    spread,
-    to_timing,
-)
+from seqserve.client.arguments import Languages, Source, as_list, set_source, spread
 from seqserve.client.results import ScoredToken, Scoring, TargetScore
+from seqserve.client.timing_messages import to_generation_timing
 from seqserve.v1 import generation_pb2
 
 Targets = Source | Items[Source]
@@ -69,5 +63,5 @@ def to_scoring(message: generation_pb2.ScoreTargetsResult) -> Scoring:
         ),
         source_token_count=message.source_token_count,
         truncated_token_count=message.truncated_token_count,
-        timing=to_timing(message.timing),
+        timing=to_generation_timing(message.timing),
     )

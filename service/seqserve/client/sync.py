@@ -1,6 +1,5 @@
 """The client that blocks."""
 
-from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -8,18 +7,26 @@ from typing import Any, Self, TypeVar, Unpack
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from seqserve.client import messages, scoring_messages
+from seqserve.client.arguments import Languages, Priority, Source
 from seqserve.client.channel import Connection
+from seqserve.client.embedding_messages import embed_request, to_embeddings
 from seqserve.client.errors import to_call_error
-from seqserve.client.messages import GenerateOptions, Languages, Priority, Source
-from seqserve.client.results import Embeddings, Generation, ModelInfo, Piece, Scoring, Token
-from seqserve.client.scoring_messages import Targets
-from seqserve.v1 import (
-    encoding_pb2_grpc,
-    generation_pb2_grpc,
-    model_pb2,
-    model_pb2_grpc,
+from seqserve.client.generation_messages import (
+    GenerateOptions,
+    generate_request,
+    generate_stream_request,
+    to_generation,
 )
+from seqserve.client.model_messages import (
+    detokenize_request,
+    to_models,
+    to_tokens,
+    tokenize_request,
+)
+from seqserve.client.results import Embeddings, Generation, ModelInfo, Scoring, Token
+from seqserve.client.scoring_messages import Targets, score_request, to_scoring
+from seqserve.client.stream import GenerationStream
+from seqserve.v1 import encoding_pb2_grpc, generation_pb2_grpc, model_pb2, model_pb2_grpc
 
 _Response = TypeVar("_Response")
 
@@ -92,8 +99,8 @@ class Client:
         A ``target_prefix`` is one text for all inputs, or a text or token ids for each, empty for
         none; languages likewise.
         """
-        request = messages.generate_request(
-            messages.as_list(inputs),
+        request = generate_request(
+            inputs,
             model,
             version,
             truncate,
@@ -104,7 +111,7 @@ class Client:
             target_prefix,
         )
         response = self._call(self._generation.Generate, request, timeout_seconds)
-        return [messages.to_generation(result) for result in response.results]
+        return [to_generation(result) for result in response.results]
 
     def generate_stream(
         self,
@@ -119,9 +126,9 @@ class Client:
         priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
-    ) -> "GenerationStream":
+    ) -> GenerationStream:
         """Generates from one input, piece by piece."""
-        request = messages.generate_stream_request(
+        request = generate_stream_request(
             source,
             model,
             version,
@@ -165,11 +172,11 @@ class Client:
         Returns:
             The scores of each input, in their order.
         """
-        request = scoring_messages.score_request(
+        request = score_request(
             inputs, targets, model, version, truncate, source_language, target_language
         )
         response = self._call(self._generation.ScoreTargets, request, timeout_seconds)
-        return [scoring_messages.to_scoring(result) for result in response.results]
+        return [to_scoring(result) for result in response.results]
 
     def embed(
         self,
@@ -183,15 +190,14 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> Embeddings:
         """Embeds one text or several, in their order."""
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        request = messages.embed_request(listed, model, version, normalize, truncate, priority)
-        return messages.to_embeddings(self._call(self._encoding.Embed, request, timeout_seconds))
+        request = embed_request(texts, model, version, normalize, truncate, priority)
+        return to_embeddings(self._call(self._encoding.Embed, request, timeout_seconds))
 
     def list_models(self, *, timeout_seconds: float | None = None) -> list[ModelInfo]:
         """Describes all served models."""
         request = model_pb2.ListModelsRequest()
         response = self._call(self._models.ListModels, request, timeout_seconds)
-        return messages.to_models(response.models)
+        return to_models(response.models)
 
     def get_model(
         self, name: str = "", version: str = "", *, timeout_seconds: float | None = None
@@ -199,7 +205,7 @@ class Client:
         """Describes one model."""
         request = model_pb2.GetModelRequest(model_name=name, model_version=version)
         response = self._call(self._models.GetModel, request, timeout_seconds)
-        return messages.to_models([response.model])[0]
+        return to_models([response.model])[0]
 
     def tokenize(
         self,
@@ -210,9 +216,8 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> list[list[Token]]:
         """Splits texts into the tokens the model would read."""
-        listed = [texts] if isinstance(texts, str) else list(texts)
-        request = model_pb2.TokenizeRequest(model_name=model, model_version=version, texts=listed)
-        return messages.to_tokens(self._call(self._models.Tokenize, request, timeout_seconds))
+        request = tokenize_request(texts, model, version)
+        return to_tokens(self._call(self._models.Tokenize, request, timeout_seconds))
 
     def detokenize(
         self,
@@ -223,7 +228,7 @@ class Client:
         timeout_seconds: float | None = None,
     ) -> list[str]:
         """Joins lists of target token ids to texts."""
-        request = messages.detokenize_request(token_ids, model, version)
+        request = detokenize_request(token_ids, model, version)
         return list(self._call(self._models.Detokenize, request, timeout_seconds).texts)
 
     def is_ready(self, service: str = "", *, timeout_seconds: float = 5.0) -> bool:
@@ -248,53 +253,3 @@ class Client:
             return method(request, timeout=self._timeout(timeout_seconds), metadata=self._metadata)
         except grpc.RpcError as error:
             raise to_call_error(error) from error
-
-
-class GenerationStream:
-    """Iterates the pieces of one target; ``result`` is the whole, after the last piece.
-
-    Use it as a context manager, or call ``close``, when you may stop before the end: the server
-    then stops, too.
-    """
-
-    def __init__(self, call: Any) -> None:
-        self._call = call
-        self._result: Generation | None = None
-
-    @property
-    def result(self) -> Generation:
-        """The whole result.
-
-        Raises:
-            RuntimeError: The stream has not been read to its end.
-        """
-        if self._result is None:
-            raise RuntimeError("the stream has not been read to its end")
-        return self._result
-
-    def __iter__(self) -> Iterator[Piece]:
-        try:
-            for message in self._call:
-                if message.WhichOneof("event") == "piece":
-                    yield messages.to_piece(message.piece)
-                else:
-                    self._result = messages.to_generation(message.result)
-        except grpc.RpcError as error:
-            raise to_call_error(error) from error
-        finally:
-            self.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Stops the generation if it is still going on."""
-        self._call.cancel()
