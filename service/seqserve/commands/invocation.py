@@ -1,4 +1,4 @@
-"""One call of the command line: the options that all commands share, its connection, its inputs."""
+"""One call of the command line: the options that commands share, its connection, its inputs."""
 
 import contextlib
 import dataclasses
@@ -33,6 +33,14 @@ _CALL_OPTIONS = (
         "--timeout", type=float, default=60.0, show_default=True, help="Deadline in seconds."
     ),
     click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line."),
+)
+
+PRIORITY = click.option(
+    "--priority",
+    type=click.Choice(["low", "normal", "high"]),
+    default="normal",
+    show_default=True,
+    help="Whose turn comes first while inputs wait.",
 )
 
 
@@ -126,3 +134,16 @@ def read_inputs(inputs: tuple[str, ...]) -> list[str]:
                 f"line {number} of standard input is blank, but every line is an input; remove it"
             )
     return lines
+
+
+def refuse_together(first: str, *others: tuple[str, bool]) -> None:
+    """Refuses options that would be ignored next to another one."""
+    for name, is_given in others:
+        if is_given:
+            raise click.UsageError(f"{name} has no effect with {first}; leave one of them out")
+
+
+def note_truncation(number: int, count: int) -> None:
+    """Says on standard error that an input was cut."""
+    if count:
+        click.echo(f"note: {count} tokens of input {number} were cut", err=True)
