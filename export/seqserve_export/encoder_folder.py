@@ -16,35 +16,24 @@ it, its folder cannot say.
 """
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from seqserve.manifest import VerificationRecord
-from seqserve.task_record import (
-    ClassificationRecord,
-    MaskFillingRecord,
-    PredictionRecord,
-    RerankingRecord,
-    Task,
-    TokenClassificationRecord,
-)
+from seqserve.task_record import MaskFillingRecord, PredictionRecord, Task
 from seqserve_export.checkpoint_config import CONFIG_FILE, read_config
 from seqserve_export.encoder_config import EncoderConfig
-from seqserve_export.encoder_files import (
-    check_sentence_settings,
-    read_mask_token,
-    read_max_source_length,
-    tells_types_apart,
-)
+from seqserve_export.encoder_files import check_sentence_settings, read_max_source_length
 from seqserve_export.encoder_model import EncoderModel
-from seqserve_export.errors import CheckpointError, UnsupportedError
+from seqserve_export.errors import UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
 from seqserve_export.json_file import read_json_object
 from seqserve_export.onnx_folder import find_graph_task, find_graphs, read_onnx_weights
 from seqserve_export.pooling import PoolingMode
 from seqserve_export.prediction_graph import PredictGraph
+from seqserve_export.prediction_record import read_prediction_record
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import (
     EmbeddingSource,
@@ -60,15 +49,6 @@ from seqserve_export.transformers_reference import (
     compute_reference,
 )
 from seqserve_export.weights import check_weights, read_weights
-
-GRAPH_FILE = "predict.onnx"
-
-_PROBLEM_TYPES: dict[str | None, Literal["single_label", "multi_label", "regression"]] = {
-    None: "single_label",
-    "single_label_classification": "single_label",
-    "multi_label_classification": "multi_label",
-    "regression": "regression",
-}
 
 
 class EncoderFolder:
@@ -193,7 +173,10 @@ def read_encoder_folder(
             f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
             "pools in its own way"
         )
-    return encoder.read_predictor(task, _make_record(encoder, task), notes)
+    record = read_prediction_record(
+        folder, task, encoder.config, encoder.encoder_config, encoder.tokenizer
+    )
+    return encoder.read_predictor(task, record, notes)
 
 
 def _read_bare(
@@ -218,61 +201,4 @@ def _read_bare(
         samples=SAMPLES,
         checks=(encoder.tokenizer_check, reference),
         notes=(*encoder.tokenizer_notes, *notes),
-    )
-
-
-def _make_record(encoder: EncoderFolder, task: Task) -> PredictionRecord:
-    config = encoder.config
-    has_token_types = tells_types_apart(encoder.folder, encoder.encoder_config)
-    match task:
-        case Task.CLASSIFY:
-            return ClassificationRecord(
-                graph=GRAPH_FILE,
-                has_token_types=has_token_types,
-                labels=_read_labels(encoder),
-                problem_type=_PROBLEM_TYPES[config.problem_type],
-            )
-        case Task.RERANK:
-            return RerankingRecord(
-                graph=GRAPH_FILE,
-                has_token_types=has_token_types,
-                activation=_read_activation(encoder),
-            )
-        case Task.CLASSIFY_TOKENS:
-            return TokenClassificationRecord(graph=GRAPH_FILE, labels=_read_labels(encoder))
-    token, token_id = read_mask_token(
-        encoder.folder, encoder.tokenizer, find_family(config.model_type).mask_token
-    )
-    return MaskFillingRecord(graph=GRAPH_FILE, mask_token=token, mask_token_id=token_id)
-
-
-def _read_labels(encoder: EncoderFolder) -> tuple[str, ...]:
-    labels = encoder.config.id2label
-    if sorted(labels) != list(range(len(labels))) or not labels:
-        raise CheckpointError(
-            f'{encoder.folder / CONFIG_FILE}: "id2label" must name every label from 0 on, but '
-            f"names {sorted(labels)}"
-        )
-    return tuple(str(labels[index]) for index in range(len(labels)))
-
-
-def _read_activation(encoder: EncoderFolder) -> Literal["sigmoid", "identity"]:
-    """What makes a score of the logit of a cross-encoder; the sigmoid where nothing is said.
-
-    Source: ``CrossEncoder.get_default_activation_fn`` of ``sentence-transformers``.
-    """
-    saved = check_sentence_settings(encoder.folder)
-    older = getattr(encoder.config, "sentence_transformers", None) or {}
-    oldest = getattr(encoder.config, "sbert_ce_default_activation_function", None)
-    name = saved.get("activation_fn") or older.get("activation_fn") or oldest
-    if name is None:
-        return "sigmoid"
-    match str(name).removeprefix("torch.nn.modules.").split(".")[-1]:
-        case "Sigmoid" if name.startswith("torch.nn."):
-            return "sigmoid"
-        case "Identity" if name.startswith("torch.nn."):
-            return "identity"
-    raise UnsupportedError(
-        f"activation {name!r} of the cross-encoder in {encoder.folder} is not supported; supported "
-        "are torch.nn.Sigmoid and torch.nn.Identity"
     )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from seqserve_export.calibration import Calibration
-from seqserve_export.layers import CacheFormat
+from seqserve_export.multi_head_attention import CacheFormat
 
 MAX_OUTPUT = 65504 / 8
 """Layers whose outputs on samples are larger stay in fp32."""

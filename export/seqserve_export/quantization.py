@@ -1,12 +1,10 @@
 """int8: the same model with linear layers, embeddings and caches in 8-bit integers.
 
-Weights have a scale for each output channel (embeddings: for each token) and are symmetric. Inputs
-of linear layers become unsigned bytes in one of two forms; in both, a row's result depends on
-nothing but the row:
+:mod:`seqserve_export.quantized_layers` has the two forms a linear layer can take. Which one it
+takes, its outputs on samples decide:
 
-* **static**: one scale and zero point for the layer, chosen on samples. The fastest form.
-* **rowwise**: the same, after each row was divided by its own largest magnitude. Rows of very
-  different sizes keep their steps.
+* **static**: one scale and zero point, chosen on samples. The fastest form.
+* **rowwise**: rows of very different sizes keep their steps.
 
 A layer is static where that is close enough or no worse than rowwise; one whose outputs suffer too
 much in both forms stays in fp32.
@@ -14,12 +12,7 @@ much in both forms stays in fp32.
 Keys and values of a decoder are kept as signed bytes with one fixed step for each of their
 dimensions: reading them is what attention spends its time on while decoding.
 
-While exporting, a layer becomes ``QuantizeLinear`` and ``com.microsoft.MatMulIntegerToFloat``.
-
-Shapes: K inputs, N outputs, V vocabulary, M model width.
-
-Source: Jacob et al. 2018, arXiv:1712.05877, section 2 (affine quantization of activations); the
-operators: onnxruntime ``docs/ContribOperators.md``.
+Shapes: K inputs, N rows of samples, H heads, D head size.
 """
 
 import functools
@@ -27,12 +20,18 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from seqserve.manifest import LayerRecord
 from seqserve_export.calibration import Calibration
 from seqserve_export.errors import CheckpointError
-from seqserve_export.layers import CrossAttention, DecoderLayer, SelfAttention
+from seqserve_export.layers import DecoderLayer
+from seqserve_export.multi_head_attention import CrossAttention, SelfAttention
+from seqserve_export.quantized_layers import (
+    QuantizedEmbedding,
+    QuantizedLinear,
+    RowwiseLinear,
+    measure_rows,
+)
 
 MAX_STATIC_ERROR = 0.02
 """Layers whose outputs on samples would be further off with static scales try rowwise ones."""
@@ -50,103 +49,6 @@ _CACHE_SPREADS = 4.0
 """And at least this many times their root mean square; a step is then 3 % of that."""
 
 
-class QuantizedLinear(nn.Module):
-    """A linear layer that multiplies bytes; what goes in and comes out is fp32."""
-
-    weight: Tensor
-    weight_scales: Tensor
-    input_scale: Tensor
-    input_zero: Tensor
-    bias: Tensor | None
-
-    def __init__(self, linear: nn.Linear, input_scale: float, input_zero: int) -> None:
-        """Takes over a layer.
-
-        Args:
-            linear: The layer.
-            input_scale: Size of one step of its inputs.
-            input_zero: The byte that stands for 0.
-        """
-        super().__init__()
-        weight, scales = quantize_rows(linear.weight.detach())
-        self.register_buffer("weight", weight.t().contiguous())  # [K, N]
-        self.register_buffer("weight_scales", scales)  # [N]
-        self.register_buffer("input_scale", torch.tensor(input_scale))
-        self.register_buffer("input_zero", torch.tensor(input_zero, dtype=torch.uint8))
-        bias = None if linear.bias is None else linear.bias.detach().clone()
-        self.register_buffer("bias", bias)
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Maps [..., K] to [..., N]."""
-        return self._multiply(states, self.bias)
-
-    def _multiply(self, states: Tensor, bias: Tensor | None) -> Tensor:
-        if torch.onnx.is_in_onnx_export():
-            return self._exported(states, bias)
-        quantized = torch.round(states / self.input_scale) + self.input_zero
-        centred = quantized.clamp(0, 255) - self.input_zero
-        # In fp32 the sums of some thousand products of bytes are exact but for the last bit.
-        sums = centred @ self.weight.float()
-        outputs = sums * (self.input_scale * self.weight_scales)
-        return outputs if bias is None else outputs + bias
-
-    def _exported(self, states: Tensor, bias: Tensor | None) -> Tensor:
-        quantized = torch.onnx.ops.symbolic(
-            "QuantizeLinear",
-            [states, self.input_scale, self.input_zero],
-            dtype=torch.uint8,
-            shape=states.shape,
-        )
-        return torch.onnx.ops.symbolic(
-            "com.microsoft::MatMulIntegerToFloat",
-            [
-                quantized,
-                self.weight,
-                self.input_scale,
-                self.weight_scales,
-                self.input_zero,
-                None,
-                bias,
-            ],
-            dtype=states.dtype,
-            shape=(*states.shape[:-1], self.weight.shape[1]),
-            version=1,
-        )
-
-
-class RowwiseLinear(QuantizedLinear):
-    """A quantized layer that sees each row divided by the row's own largest magnitude."""
-
-    def forward(self, states: Tensor) -> Tensor:
-        """Maps [..., K] to [..., N]."""
-        magnitudes = measure_rows(states)
-        outputs = self._multiply(states / magnitudes, None) * magnitudes
-        return outputs if self.bias is None else outputs + self.bias
-
-
-class QuantizedEmbedding(nn.Module):
-    """Vectors kept as bytes and handed out in fp32."""
-
-    weight: Tensor
-    scales: Tensor
-
-    def __init__(self, embedding: nn.Embedding) -> None:
-        super().__init__()
-        weight, scales = quantize_rows(embedding.weight.detach())
-        self.register_buffer("weight", weight)  # [V, M]
-        self.register_buffer("scales", scales)  # [V]
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """Maps tokens [...] to vectors [..., M]."""
-        vectors = functional.embedding(tokens, self.weight).float()
-        return vectors * functional.embedding(tokens, self.scales[:, None])
-
-
-def measure_rows(states: Tensor) -> Tensor:
-    """Largest magnitudes of rows, [..., K] to [..., 1]; above 0 for a row of zeros, too."""
-    return states.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(states.dtype).tiny)
-
-
 def measure_error(expected: Tensor, actual: Tensor) -> float:
     """How far outputs are off, as a share of their norm: of all rows together or of a row alone.
 
@@ -159,12 +61,6 @@ def measure_error(expected: Tensor, actual: Tensor) -> float:
     least = norms.square().mean().sqrt().clamp(min=torch.finfo(torch.float32).tiny) * _LEAST_NORM
     alone = (difference.norm(dim=1) / torch.maximum(norms, least)).mean()
     return float(torch.maximum(together, alone))
-
-
-def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantizes the rows of a matrix: bytes from -127 to 127, and a scale for each row."""
-    scales = weight.abs().amax(dim=1).clamp(min=torch.finfo(weight.dtype).tiny) / 127
-    return torch.round(weight / scales[:, None]).to(torch.int8), scales
 
 
 @torch.no_grad()

@@ -15,11 +15,10 @@ from seqserve_export.onnx_writer import write_graph
 from seqserve_export.quantization import (
     MAX_RELATIVE_ERROR,
     MAX_STATIC_ERROR,
-    QuantizedLinear,
-    RowwiseLinear,
     measure_error,
     quantize,
 )
+from seqserve_export.quantized_layers import QuantizedLinear, RowwiseLinear
 from seqserve_export.weight_file import WeightFile
 
 NUM_INPUTS, NUM_OUTPUTS = 64, 48
