@@ -7,15 +7,12 @@ import pytest
 import structlog
 
 from fakes import EOS, START, FakeEngine, make_submission
+from running_worker import PATIENCE_SECONDS, make_worker, outcomes
 from seqserve.errors import EngineError, UnavailableError
-from seqserve.intake import SchedulerLimits
-from seqserve.metrics import Metrics, ModelMetrics
 from seqserve.search import make_search
 from seqserve.sequence import Batch, GenerateOptions, Generation, Outcome, Sequence
 from seqserve.stop_sequences import StopSequences
 from seqserve.worker import Worker
-
-PATIENCE_SECONDS = 20.0
 
 
 class Panic(BaseException):
@@ -54,16 +51,9 @@ def make_broken(error: BaseException, **options: Any) -> tuple[Sequence, asyncio
 
 def start(engine: FakeEngine, dead: asyncio.Event | None = None) -> Worker:
     """A running worker of at most 8 rows."""
-    metrics = ModelMetrics(Metrics(), "fake", "1")
-    worker = Worker(engine, SchedulerLimits(8, 64), metrics, name="fake/1")
+    worker = make_worker(engine)
     worker.start(asyncio.get_running_loop(), None if dead is None else dead.set)
     return worker
-
-
-async def outcomes(futures: list[asyncio.Future[Any]]) -> list[Any]:
-    """The answers and errors of futures."""
-    gathered = asyncio.gather(*futures, return_exceptions=True)
-    return await asyncio.wait_for(gathered, PATIENCE_SECONDS)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("secret path"), Panic("secret path")], ids=repr)
