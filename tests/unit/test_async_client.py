@@ -4,7 +4,6 @@ import asyncio
 import dataclasses
 import inspect
 import threading
-from collections.abc import Iterator
 from typing import Any
 
 import grpc
@@ -29,13 +28,6 @@ FULL = Refusal(
     error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(nanos=250_000_000)),
     pushback_milliseconds=-1,
 )
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    """A running fake server."""
-    with FakeServer() as running:
-        yield running
 
 
 def plain(result: Any) -> Any:

@@ -4,7 +4,6 @@ import asyncio
 import inspect
 import threading
 import time
-from collections.abc import Iterator
 
 import grpc
 import numpy as np
@@ -16,13 +15,6 @@ from grpc_health.v1 import health_pb2
 from fake_server import FakeServer, Refusal
 from seqserve.client import AsyncClient, CallError, Client, Piece, ScoredToken, Timing
 from seqserve.client.arguments import as_list
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    """A running fake server."""
-    with FakeServer() as running:
-        yield running
 
 
 def test_generation_is_parsed_whole(server: FakeServer) -> None:

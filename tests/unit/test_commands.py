@@ -1,39 +1,16 @@
-"""The command line, against a server with canned answers."""
+"""The command line, against a server with canned answers: what all commands do alike."""
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import grpc
-import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
+from command_line import run
 from fake_server import FakeServer, Refusal
 from seqserve.__main__ import main
 from seqserve.config import ServerConfig
 from seqserve.v1 import priority_pb2
-
-
-@pytest.fixture
-def server() -> Iterator[FakeServer]:
-    """A running fake server."""
-    with FakeServer() as running:
-        yield running
-
-
-def run(server: FakeServer, *arguments: str, stdin: str | bytes | None = None) -> Result:
-    """Runs a command; the address comes from the environment."""
-    environment = {"SEQSERVE_TARGET": server.target, "SEQSERVE_TOKEN": "t"}
-    return CliRunner().invoke(main, arguments, input=stdin, env=environment)
-
-
-def test_generate_prints_one_hypothesis_a_line(server: FakeServer) -> None:
-    """Texts alone, so that they can be piped; the token comes from the environment."""
-    result = run(server, "generate", "--model", "fake", "ab", "c", "--num-beams", "2")
-    assert (result.exit_code, result.stdout) == (0, "AB\nab\nC\nc\n")
-    assert server.requests[0].options.num_beams == 2
-    assert server.metadata[0]["authorization"] == "Bearer t"
 
 
 def test_priority_time_and_name_are_passed_on(server: FakeServer) -> None:
@@ -45,24 +22,6 @@ def test_priority_time_and_name_are_passed_on(server: FakeServer) -> None:
     assert server.requests[0].options.max_time.ToMilliseconds() == 250
     assert [request.priority for request in server.requests] == [priority_pb2.PRIORITY_LOW] * 3
     assert {call["seqserve-caller"] for call in server.metadata} == {"nightly"}
-
-
-def test_scores_come_before_texts(server: FakeServer) -> None:
-    """Score, tab, text; nothing where there is none."""
-    assert run(server, "generate", "--scores", "a").stdout == "-0.5000\tA\na\n"
-    assert server.requests[0].options.return_scores
-
-
-def test_score_prints_total_mean_and_target(server: FakeServer) -> None:
-    """One target a line, or an object with its tokens."""
-    result = run(server, "score", "--model", "fake", "ab", "cd", "e")
-    assert (result.exit_code, result.stdout) == (0, "-2.0000\t-1.0000\tcd\n-1.0000\t-1.0000\te\n")
-    (request,) = server.requests
-    assert [target.text for target in request.inputs[0].targets] == ["cd", "e"]
-    record = json.loads(run(server, "score", "--json", "ab", "c").stdout)
-    assert (record["source"], record["target"], record["total_log_probability"]) == ("ab", "c", -1)
-    assert record["tokens"] == [{"token_id": 99, "text": "c", "log_probability": -1.0}]
-    assert run(server, "score", "ab").exit_code == 2
 
 
 def test_inputs_are_read_from_standard_input(server: FakeServer) -> None:
@@ -77,19 +36,6 @@ def test_no_input_at_all_is_wrong_usage(server: FakeServer) -> None:
     result = run(server, "generate", stdin="")
     assert result.exit_code == 2
     assert "give a text as an argument or lines on standard input" in result.stderr
-
-
-def test_json_has_every_field(server: FakeServer) -> None:
-    """One object a line."""
-    record = json.loads(run(server, "generate", "--json", "ab").stdout)
-    assert record["input"] == "ab"
-    assert record["hypotheses"][0]["token_ids"] == [5, 2]
-    assert record["timing"]["decode_seconds"] == 0.003
-
-
-def test_stream_prints_pieces(server: FakeServer) -> None:
-    """Joined as they come."""
-    assert run(server, "generate", "--stream", "abc").stdout == "ABC\n"
 
 
 @pytest.mark.parametrize(
@@ -156,14 +102,6 @@ def test_input_that_is_not_utf8_is_wrong_usage(server: FakeServer) -> None:
     assert "position 1" in result.stderr
 
 
-def test_models_describes_the_one_that_is_named(server: FakeServer) -> None:
-    """The options of the call are not ignored."""
-    records = run(server, "models", "--json", "--model", "fake", "--version", "1").stdout
-    assert [json.loads(line)["name"] for line in records.splitlines()] == ["fake"]
-    (request,) = server.requests
-    assert (request.model_name, request.model_version) == ("fake", "1")
-
-
 def test_refusal_is_one_line_and_exit_1(server: FakeServer) -> None:
     """No traceback."""
     server.refusals = [Refusal(grpc.StatusCode.INVALID_ARGUMENT, "`x` is wrong")]
@@ -178,46 +116,6 @@ def test_unreachable_server_is_named_with_a_hint() -> None:
     assert result.exit_code == 1
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
-
-
-def test_embed_prints_or_writes_vectors(server: FakeServer, tmp_path: Path) -> None:
-    """An array a line, an object with --json, or a .npy file."""
-    assert run(server, "embed", "abc").stdout == "[3.0, 1.0]\n"
-    record = json.loads(run(server, "embed", "--json", "abc").stdout)
-    assert record == {
-        "input": "abc",
-        "values": [3.0, 1.0],
-        "token_count": 3,
-        "truncated_token_count": 0,
-    }
-    path = tmp_path / "vectors.npy"
-    assert run(server, "embed", "abc", "d", "--output", str(path)).exit_code == 0
-    assert np.load(path).tolist() == [[3.0, 1.0], [1.0, 1.0]]
-
-
-def test_similarities_are_a_table(server: FakeServer) -> None:
-    """With ones on the diagonal."""
-    output = run(server, "embed", "--similarity", "abc", "d").stdout
-    assert output.count("1.000") == 2
-    assert output.count("0.894") == 2
-
-
-def test_models_lists_tasks_and_limits(server: FakeServer) -> None:
-    """As a table, or as JSON."""
-    output = run(server, "models").stdout
-    assert "fake" in output
-    assert "vectors" in output
-    records = [json.loads(line) for line in run(server, "models", "--json").stdout.splitlines()]
-    assert [record["tasks"] for record in records] == [["generate"], ["embed"]]
-    assert [record["embedding"] for record in records] == [
-        None,
-        {"embedding_size": 2, "pooling": "mean", "normalize": True},
-    ]
-
-
-def test_tokenize_prints_tokens_with_ids(server: FakeServer) -> None:
-    """Separated by spaces."""
-    assert run(server, "tokenize", "ab").stdout == "a:97 b:98\n"
 
 
 def test_serve_has_a_flag_for_every_setting() -> None:
@@ -282,37 +180,6 @@ def test_flags_win_over_variables(server: FakeServer) -> None:
     assert server.metadata[0]["authorization"] == "Bearer flag"
 
 
-def test_decoding_options_are_sent_if_given(server: FakeServer) -> None:
-    """Zero and --no-... are given; what is absent stays unset."""
-    run(server, "generate", "a")
-    run(
-        server,
-        *("generate", "a", "--model", "m", "--version", "2", "--truncate"),
-        *("--max-new-tokens", "5", "--num-return-sequences", "2"),
-        *("--length-penalty", "0", "--no-early-stopping"),
-        *("--stop-sequence", ".", "--stop-sequence", " end", "--no-include-stop-sequence"),
-    )
-    bare, full = server.requests
-    assert not bare.options.ListFields()
-    assert {field.name: value for field, value in full.options.ListFields()} == {
-        "max_new_tokens": 5,
-        "num_return_sequences": 2,
-        "length_penalty": 0.0,
-        "early_stopping": False,
-        "stop_sequences": [".", " end"],
-        "include_stop_sequence": False,
-    }
-    assert (full.model_name, full.model_version, full.truncate) == ("m", "2", True)
-
-
-def test_normalize_is_sent_if_given(server: FakeServer) -> None:
-    """Without the flag the model decides."""
-    for flags in ([], ["--normalize"], ["--no-normalize"]):
-        assert run(server, "embed", "a", *flags).exit_code == 0
-    sent = [one.normalize if one.HasField("normalize") else None for one in server.requests]
-    assert sent == [None, True, False]
-
-
 @pytest.mark.parametrize("command", ["generate", "embed", "tokenize"])
 def test_blank_input_is_wrong_usage(server: FakeServer, command: str) -> None:
     """Exit code 2 before any call, for every command that reads inputs, with the line's number."""
@@ -324,21 +191,6 @@ def test_blank_input_is_wrong_usage(server: FakeServer, command: str) -> None:
                 f"line {number} of standard input is blank, but every line is an input; remove it"
             ) in " ".join(result.stderr.split())
     assert not server.requests
-
-
-def test_each_input_streams_on_its_own_line(server: FakeServer) -> None:
-    """In the order of the inputs."""
-    assert run(server, "generate", "--stream", "ab", "c").stdout == "AB\nC\n"
-    assert [request.input.text for request in server.requests] == ["ab", "c"]
-
-
-def test_json_stream_is_one_piece_a_line(server: FakeServer) -> None:
-    """Text and ids of each piece."""
-    output = run(server, "generate", "--stream", "--json", "ab").stdout
-    assert [json.loads(line) for line in output.splitlines()] == [
-        {"text": "A", "token_ids": [0]},
-        {"text": "B", "token_ids": [1]},
-    ]
 
 
 @pytest.mark.parametrize("arguments", [["generate", "--stream", "a"], ["embed", "a"], ["models"]])
@@ -355,122 +207,3 @@ def test_text_outside_ascii_stays_readable(server: FakeServer) -> None:
     """JSON is not escaped."""
     assert '"input": "größe"' in run(server, "generate", "--json", "größe").stdout
     assert '"text": "ö"' in run(server, "tokenize", "--json", "ö").stdout
-
-
-def test_vectors_are_written_under_the_given_name(server: FakeServer, tmp_path: Path) -> None:
-    """The name is taken as it is, and the message names the file that is there."""
-    path = tmp_path / "vectors"
-    result = run(server, "embed", "abc", "--output", str(path))
-    assert result.stdout == f"wrote 1 vectors to {path}\n"
-    assert [one.name for one in tmp_path.iterdir()] == ["vectors"]
-    assert np.load(path).tolist() == [[3.0, 1.0]]
-
-
-def test_vectors_that_cannot_be_written_are_one_line(server: FakeServer, tmp_path: Path) -> None:
-    """Exit code 1 and the reason, no traceback."""
-    path = tmp_path / "absent" / "vectors.npy"
-    result = run(server, "embed", "abc", "--output", str(path))
-    assert result.exit_code == 1
-    assert result.stderr == f"error: {path} cannot be written: No such file or directory\n"
-    assert isinstance(result.exception, SystemExit)
-
-
-@pytest.mark.parametrize("text", ["[/x]", "[red]a", ":smile:"])
-def test_texts_in_the_table_are_not_markup(server: FakeServer, text: str) -> None:
-    """What looks like markup is printed as it is."""
-    result = run(server, "embed", "--similarity", text, "b")
-    assert result.exit_code == 0
-    assert f"1 {text} " in result.stdout
-
-
-def test_models_table_has_a_row_for_each(server: FakeServer) -> None:
-    """What a model does and how far it goes."""
-    result = CliRunner().invoke(
-        main, ["models"], env={"SEQSERVE_TARGET": server.target, "COLUMNS": "200"}
-    )
-    cells = [
-        [cell.strip() for cell in line.strip("│").split("│")]
-        for line in result.stdout.splitlines()
-        if line.startswith("│")
-    ]
-    assert cells == [
-        ["fake", "1", "generate", "transformer", "fp32", "9", "up to 9 new tokens, 1 beam(s)"],
-        ["vectors", "2", "embed", "", "", "0", "2 numbers, pooling mean"],
-    ]
-
-
-def test_tokenize_prints_json(server: FakeServer) -> None:
-    """Every field of each token, one text a line."""
-    output = run(server, "tokenize", "--json", "ab", "c").stdout
-    first, second = [json.loads(line) for line in output.splitlines()]
-    assert first["tokens"][1] == {
-        "token_id": 98,
-        "text": "b",
-        "start_offset": 1,
-        "end_offset": 2,
-        "is_special": False,
-    }
-    assert (second["input"], len(second["tokens"])) == ("c", 1)
-
-
-def test_sampling_options_are_sent_and_the_seed_is_told(server: FakeServer) -> None:
-    """The server's choice on standard error, so that the same can be drawn again."""
-    flags = ["--do-sample", "--temperature", "0.5", "--top-k", "4", "--top-p", "0.75"]
-    for more in ([], ["--stream"]):
-        result = run(server, "generate", "a", *flags, *more)
-        assert result.stderr == "note: input 1 was drawn with --seed 99\n"
-        assert not run(server, "generate", "a", *flags, *more, "--seed", "7").stderr
-    assert not run(server, "generate", "a", "--no-do-sample").stderr
-    sent = [
-        {one.name: value for one, value in each.options.ListFields()} for each in server.requests
-    ]
-    values = {"do_sample": True, "temperature": 0.5, "top_k": 4, "top_p": 0.75}
-    assert sent == [
-        values,
-        values | {"seed": 7},
-        values,
-        values | {"seed": 7},
-        {"do_sample": False},
-    ]
-
-
-def test_lists_and_prefixes_are_sent(server: FakeServer) -> None:
-    """An option that may be given several times, and a text for every input."""
-    run(
-        server,
-        *("generate", "a", "b", "--target-prefix", "x y", "--return-alternatives"),
-        *("--num-return-sequences", "2", "--min-alternative-probability", "0.25"),
-        *("--suppressed-token-id", "5", "--suppressed-token-id", "6"),
-        *("--suppressed-sequence", "bad word", "--suppressed-sequence", "worse"),
-        *("--json", "--top-log-probability-count", "3"),
-    )
-    run(server, "generate", "--stream", "a", "--target-prefix", "x")
-    request, stream = server.requests
-    assert [one.target_prefix_text for one in request.inputs] == ["x y", "x y"]
-    options = request.options
-    assert list(options.suppressed_token_ids) == [5, 6]
-    assert [one.text for one in options.suppressed_sequences] == ["bad word", "worse"]
-    assert (options.return_alternatives, options.min_alternative_probability) == (True, 0.25)
-    assert options.top_log_probability_count == 3
-    assert stream.input.target_prefix_text == "x"
-    assert not stream.options.ListFields()
-
-
-@pytest.mark.parametrize("flags", [[], ["--json", "--stream"]])
-def test_top_tokens_that_nothing_prints_are_wrong_usage(
-    server: FakeServer, flags: list[str]
-) -> None:
-    """Exit code 2 before any call."""
-    result = run(server, "generate", "a", "--top-log-probability-count", "3", *flags)
-    assert result.exit_code == 2
-    assert "is printed with --json and without --stream only" in " ".join(result.stderr.split())
-    assert not server.requests
-
-
-def test_cut_source_of_a_score_is_noted(server: FakeServer) -> None:
-    """On standard error, as for every input."""
-    result = run(server, "score", "--truncate", "long", "a")
-    assert (result.stdout, result.stderr) == (
-        "-1.0000\t-1.0000\ta\n",
-        "note: 3 tokens of input 1 were cut\n",
-    )
