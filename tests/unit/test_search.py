@@ -1,123 +1,17 @@
-"""The search: token choice, greedy and beam search against a naive reference."""
+"""The search: token choice, and what all kinds of search have in common."""
 
-import functools
 import itertools
 import math
 from typing import Any
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fakes import EOS, START
 from seqserve.choice import choose
 from seqserve.errors import EngineError
-from seqserve.search import make_search
-from seqserve.sequence import (
-    Candidate,
-    FinishReason,
-    GenerateOptions,
-    Hypothesis,
-    Outcome,
-    SearchState,
-)
-
-VOCABULARY = 9
-
-
-@functools.cache
-def table(seed: int, history: tuple[int, ...]) -> NDArray[np.float32]:
-    """A toy model: the logits [V] that follow a history, random but always the same."""
-    generator = np.random.default_rng([seed, *history])
-    logits = generator.normal(0.0, 1.5, VOCABULARY).astype(np.float32)
-    logits[EOS] += 0.7
-    return logits
-
-
-def search_for(num_beams: int, max_new_tokens: int = 6, **options: Any) -> SearchState:
-    """A search with the given options."""
-    return make_search(
-        GenerateOptions(max_new_tokens=max_new_tokens, num_beams=num_beams, **options),
-        decoder_start_token_id=START,
-        eos_token_id=EOS,
-    )
-
-
-class Run:
-    """One search on the toy model, with the histories of its hypotheses kept outside of it."""
-
-    def __init__(self, seed: int, search: SearchState) -> None:
-        self.search = search
-        self._seed = seed
-        self._histories: list[tuple[int, ...]] = [()] * search.num_rows
-
-    def logits(self) -> list[NDArray[np.float32]]:
-        """What the toy model says after each live hypothesis, [K] rows of [V]."""
-        histories = [
-            (*history, token)
-            for history, token in zip(self._histories, self.search.next_inputs(), strict=True)
-        ]
-        self._histories = histories
-        return [table(self._seed, history) for history in histories]
-
-    def advance(self, outcome: Outcome) -> None:
-        """Takes the chosen candidates."""
-        assert isinstance(outcome, list)
-        parents = self.search.advance(outcome)
-        self._histories = [self._histories[parent] for parent in parents]
-
-
-def run_alone(seed: int, search: SearchState) -> list[Hypothesis]:
-    """Runs a search to its end, nothing else in the batch."""
-    run = Run(seed, search)
-    while not search.is_finished:
-        logits = np.stack(run.logits())
-        run.advance(choose([(search, list(range(search.num_rows)))], logits)[0])
-    return search.hypotheses()
-
-
-def normalized(seed: int, history: tuple[int, ...]) -> list[float]:
-    """Log-probabilities [V] after a history, in float64."""
-    logits = table(seed, history).astype(np.float64)
-    values: list[float] = (logits - np.log(np.exp(logits).sum())).tolist()
-    return values
-
-
-def beam_reference(
-    seed: int,
-    num_beams: int,
-    limit: int,
-    length_penalty: float,
-    early_stopping: bool,
-    prefix: tuple[int, ...] = (),
-) -> list[tuple[float, tuple[int, ...]]]:
-    """Beam search as transformers describes it, written with plain lists and no cache.
-
-    Source: ``GenerationMixin._beam_search`` of transformers 5, for one input.
-    """
-    live: list[tuple[float, tuple[int, ...]]] = [(0.0, (START, *prefix))]
-    finished: list[tuple[float, tuple[int, ...]]] = []
-    for length in itertools.count(1):
-        continuations = [
-            (total + log_probability, (*tokens, token))
-            for total, tokens in live
-            for token, log_probability in enumerate(normalized(seed, tokens))
-        ]
-        continuations.sort(key=lambda item: -item[0])
-        candidates = continuations[: 2 * num_beams]
-        # Only the best K of the 2K may finish; all do at the limit.
-        for total, tokens in candidates[:num_beams]:
-            if tokens[-1] == EOS or length == limit:
-                finished.append((total / length**length_penalty, tokens[1:]))
-        finished = sorted(finished, key=lambda item: -item[0])[:num_beams]
-        live = [item for item in candidates if item[1][-1] != EOS][:num_beams]
-        if length == limit:
-            return finished
-        if len(finished) == num_beams:
-            best_possible = live[0][0] / length**length_penalty
-            if early_stopping or best_possible <= finished[-1][0]:
-                return finished
-    raise AssertionError("unreachable")
+from seqserve.sequence import Candidate, FinishReason
+from toy_search import VOCABULARY, Run, normalized, run_alone, search_for, table
 
 
 def test_greedy_takes_the_most_probable_token_until_eos() -> None:
@@ -158,67 +52,6 @@ def test_scores_follow_from_token_log_probabilities(num_beams: int) -> None:
             penalty = len(expected) ** 0.6 if num_beams > 1 else 1.0
             assert found.log_probabilities == pytest.approx(expected, abs=1e-5)
             assert found.score == pytest.approx(sum(expected) / penalty, abs=1e-4)
-
-
-@pytest.mark.parametrize("early_stopping", [False, True])
-@pytest.mark.parametrize("length_penalty", [-1.0, 0.0, 0.6, 1.0, 2.0])
-@pytest.mark.parametrize("num_beams", [2, 3, 4, 5])
-def test_beam_search_is_the_reference(
-    num_beams: int, length_penalty: float, early_stopping: bool
-) -> None:
-    """Hypotheses, their order and their scores are those of a naive beam search."""
-    for seed in range(12):
-        limit = 1 + seed % 7
-        found = run_alone(
-            seed,
-            search_for(
-                num_beams,
-                limit,
-                num_return_sequences=num_beams,
-                length_penalty=length_penalty,
-                early_stopping=early_stopping,
-            ),
-        )
-        expected = beam_reference(seed, num_beams, limit, length_penalty, early_stopping)
-        assert [item.tokens for item in found] == [tokens for _, tokens in expected]
-        scores = [score for score, _ in expected]
-        assert [item.score for item in found] == pytest.approx(scores, abs=1e-4)
-        for item in found:
-            assert (item.finish_reason is FinishReason.EOS) == (item.tokens[-1] == EOS)
-
-
-PREFIXES = [(4,), (3, 3), (7, 5, 3, 8)]
-
-
-@pytest.mark.parametrize("prefix", PREFIXES)
-@pytest.mark.parametrize("num_beams", [2, 4])
-@pytest.mark.parametrize("early_stopping", [False, True])
-def test_beams_behind_a_prefix_are_the_reference(
-    prefix: tuple[int, ...], num_beams: int, early_stopping: bool
-) -> None:
-    """Scores, lengths and limits are those of the tokens behind it."""
-    for seed in range(12):
-        limit = 1 + seed % 5
-        options: dict[str, Any] = {
-            "num_return_sequences": num_beams,
-            "length_penalty": 0.6,
-            "early_stopping": early_stopping,
-            "target_prefix": prefix,
-            "return_token_log_probabilities": True,
-        }
-        found = run_alone(seed, search_for(num_beams, limit, **options))
-        expected = beam_reference(seed, num_beams, limit, 0.6, early_stopping, prefix)
-        assert [item.tokens for item in found] == [tokens for _, tokens in expected]
-        assert [item.score for item in found] == pytest.approx(
-            [score for score, _ in expected], abs=1e-4
-        )
-        for item in found:
-            assert item.num_prefix_tokens == len(prefix)
-            assert item.log_probabilities is not None
-            length = len(item.tokens) - len(prefix)
-            assert len(item.log_probabilities) == length
-            total = sum(item.log_probabilities) / length**0.6
-            assert item.score == pytest.approx(total, abs=1e-4)
 
 
 @pytest.mark.parametrize("options", [{}, {"do_sample": True, "seed": 3}])
@@ -280,73 +113,6 @@ def test_top_tokens_are_those_of_the_model(
                 assert [one.token for one in top] == np.argsort(-exact)[:4].tolist()
                 values = [one.log_probability for one in top]
                 assert values == pytest.approx(exact[[one.token for one in top]].tolist(), abs=1e-5)
-
-
-@pytest.mark.parametrize("prefix", [(), (4,), (7, 5, 3)])
-def test_alternatives_begin_with_the_best_tokens_and_go_on_greedily(
-    prefix: tuple[int, ...],
-) -> None:
-    """Ranked by their first token; each is what greedy search makes of that token."""
-    for seed in range(10):
-        values: dict[str, Any] = {"return_scores": True, "target_prefix": prefix}
-        found = run_alone(
-            seed, search_for(1, return_alternatives=True, num_return_sequences=4, **values)
-        )
-        firsts = np.argsort(-table(seed, (START, *prefix)))[:4].tolist()
-        assert [item.tokens[len(prefix)] for item in found] == firsts
-        assert found[0] == run_alone(seed, search_for(1, **values))[0]
-        for item, first in zip(found, firsts, strict=True):
-            if first == EOS:
-                assert item.tokens == (*prefix, EOS)
-                continue
-            longer = search_for(1, 5, target_prefix=(*prefix, first), return_scores=True)
-            (expected,) = run_alone(seed, longer)
-            assert item.tokens == expected.tokens
-            first_score = normalized(seed, (START, *prefix))[first]
-            assert item.score == pytest.approx((expected.score or 0.0) + first_score, abs=1e-4)
-
-
-def test_alternatives_are_as_many_as_there_are() -> None:
-    """Barred tokens are none, unlikely ones need not be, and the best one always is."""
-    options: dict[str, Any] = {"return_alternatives": True, "num_return_sequences": 5}
-    found = run_alone(1, search_for(1, suppressed_tokens=(0, 1, 2, 3, 4, 5, 6), **options))
-    assert {item.tokens[0] for item in found} == {7, 8}
-    probabilities = np.exp(normalized(1, (START,)))
-    for limit in (0.05, 0.2, 1.0):
-        found = run_alone(1, search_for(1, min_alternative_probability=limit, **options))
-        assert len(found) == max(1, min(5, (probabilities >= limit).sum()))
-
-
-def test_alternatives_come_behind_forced_tokens() -> None:
-    """The first token that is not forced; if all are, there is one hypothesis."""
-    options: dict[str, Any] = {
-        "return_alternatives": True,
-        "num_return_sequences": 3,
-        "forced_bos_token_id": 5,
-    }
-    found = run_alone(1, search_for(1, **options))
-    assert [item.tokens[0] for item in found] == [5, 5, 5]
-    firsts = np.argsort(-table(1, (START, 5)))[:3].tolist()
-    assert [item.tokens[1] for item in found] == firsts
-    for limit in (1, 2):
-        (only,) = run_alone(1, search_for(1, limit, forced_eos_token_id=EOS, **options))
-        assert only.tokens == (5, EOS)[2 - limit :]
-
-
-def test_wide_beam_finds_the_most_probable_target() -> None:
-    """With as many beams as there are targets the search is exhaustive."""
-    best = max(
-        itertools.product(range(VOCABULARY), repeat=2),
-        key=lambda tokens: (
-            -math.inf
-            if tokens[0] == EOS
-            else normalized(3, (START,))[tokens[0]] + normalized(3, (START, tokens[0]))[tokens[1]]
-        ),
-    )
-    ended = normalized(3, (START,))[EOS]
-    two = normalized(3, (START,))[best[0]] + normalized(3, (START, best[0]))[best[1]]
-    (found,) = run_alone(3, search_for(8, max_new_tokens=2, length_penalty=0.0))
-    assert found.tokens == (best if two > ended else (EOS,))
 
 
 def test_decided_tokens_only_grow_into_the_answer() -> None:
@@ -447,53 +213,3 @@ def test_result_depends_neither_on_neighbours_nor_on_rows(seed: int) -> None:
         for run, outcome in zip(active, choose(searches, logits), strict=True):
             run.advance(outcome)
     assert [run.search.hypotheses() for run in runs] == alone
-
-
-@pytest.mark.parametrize(
-    ("length_penalty", "score"),
-    [(1e308, 0.0), (2000.0, 0.0), (-1e308, -math.inf), (-2000.0, -math.inf)],
-)
-def test_extreme_length_penalties_reach_their_limit(length_penalty: float, score: float) -> None:
-    """A power beyond the range of floats gives the limit of the score, not a fault."""
-    (found,) = run_alone(11, search_for(2, max_new_tokens=3, length_penalty=length_penalty))
-    assert found.score == score or len(found.tokens) == 1
-
-
-def test_beams_begin_as_one() -> None:
-    """At the first step only one beam is continued, or all beams would stay equal."""
-    search = search_for(3)
-    assert search.next_inputs() == [START] * 3
-    logits = np.tile(table(5, (START,)), (3, 1))
-    (candidates,) = choose([(search, [0, 1, 2])], logits)
-    assert isinstance(candidates, list)
-    assert {item.parent for item in candidates} == {0}
-    search.advance(candidates)
-    assert len(set(search.next_inputs())) == 3
-
-
-def test_beams_that_do_not_exist_yet_are_never_hypotheses() -> None:
-    """With one token left to choose from there is one hypothesis, not four of the same."""
-    options = GenerateOptions(
-        max_new_tokens=1,
-        num_beams=4,
-        num_return_sequences=4,
-        suppressed_tokens=tuple(range(4, 30)),
-    )
-    search = make_search(options, decoder_start_token_id=START, eos_token_id=EOS)
-    logits = np.zeros((4, 30), np.float32)
-    (outcome,) = choose([(search, [0, 1, 2, 3])], logits)
-    assert isinstance(outcome, list)
-    search.advance(outcome)
-    found = search.hypotheses()
-    assert len({hypothesis.tokens for hypothesis in found}) == len(found)
-    assert all(hypothesis.score is not None and hypothesis.score > -10 for hypothesis in found)
-
-
-def test_stopped_beams_have_a_hypothesis_whatever_their_scores() -> None:
-    """However little the model thinks of the only beam there is."""
-    options = GenerateOptions(max_new_tokens=9, num_beams=2)
-    search = make_search(options, decoder_start_token_id=START, eos_token_id=EOS)
-    search.advance([Candidate(0, 7, -1e12, -1e12), Candidate(0, 8, -2e12, -2e12)])
-    search.stop(FinishReason.TIME)
-    assert [hypothesis.tokens for hypothesis in search.hypotheses()] == [(7,)]
-    assert search.decided_tokens() == [7]
