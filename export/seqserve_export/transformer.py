@@ -1,7 +1,7 @@
 """The Transformer encoder-decoder: what we train, what checkpoints are mapped into, what we export.
 
 One definition covers the published families through the switches of :class:`TransformerConfig`;
-``layers`` holds self-attention, cross-attention and what surrounds them.
+``multi_head_attention`` holds self-attention and cross-attention, ``layers`` what surrounds them.
 
 Shapes: B rows, S source length, T target length, P cache capacity, V vocabulary, H heads, D head
 size, M model width.

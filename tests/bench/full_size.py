@@ -26,7 +26,7 @@ from rich.table import Table
 from bench.machine import describe_machine
 from seqserve.client import Client
 from seqserve.manifest import read_manifest
-from seqserve_export.demo import running_server
+from seqserve_export.demo_server import running_server
 
 RESULTS = Path(__file__).parent / "results" / "export.json"
 TEXT = "The quick brown fox jumps over the lazy dog."

@@ -15,7 +15,7 @@ from rich.table import Table
 
 from seqserve.client import Client
 from seqserve.manifest import Manifest
-from seqserve_export.demo import running_server
+from seqserve_export.demo_server import running_server
 from seqserve_export.exporter import export_model
 from seqserve_export.precision import DTYPES, Dtype
 from seqserve_export.recipes.evaluation import score_predictions

@@ -27,7 +27,8 @@ from tokenizers import Tokenizer
 from bench.machine import describe_machine, installed_versions
 from seqserve.client import Client
 from seqserve_export.checkpoint import SOURCE_TOKENIZER_FILE, load_checkpoint
-from seqserve_export.demo import export_models, running_server, sentence_folder
+from seqserve_export.demo import export_models, sentence_folder
+from seqserve_export.demo_server import running_server
 from seqserve_export.recipes.decoding import decode_all
 from seqserve_export.recipes.pronunciation_data import read_dictionary, split_words
 
