@@ -13,9 +13,19 @@ import torch
 import transformers
 from torch import Tensor
 
+from seqserve.task_record import Task
+from tiny_encoder_folder import MODEL_CLASSES, find_variant, make_tiny_encoder_folder
+
 OPSET_VERSION = 18
 _SOURCE_AXES = {0: "batch_size", 1: "encoder_sequence_length"}
 _TARGET_AXES = {0: "batch_size", 1: "decoder_sequence_length"}
+
+
+def make_onnx_encoder(folder: Path, name: str = "bert", task: Task = Task.CLASSIFY) -> Path:
+    """Makes the folder of a tiny encoder whose weights are in its graph."""
+    make_tiny_encoder_folder(folder, find_variant(name), task)
+    replace_encoder_weights(folder, MODEL_CLASSES[task])
+    return folder
 
 
 def replace_encoder_weights(folder: Path, model_class: Any) -> None:
