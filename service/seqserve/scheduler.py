@@ -3,8 +3,8 @@
 No thread, clock, asyncio, numpy or onnxruntime: time comes in as an argument, results as plain
 records. The worker thread owns the one scheduler of its model. What holds:
 
-* Every sequence that was added is answered exactly once, unless its caller has gone. A fault while
-  a target grows, of the tokenizer that looks for stop sequences, ends that sequence alone.
+* Every sequence that was added is answered exactly once, unless its caller has gone. A fault in its
+  search, or of the tokenizer that looks for stop sequences there, ends that sequence alone.
 * :mod:`seqserve.waiting_queue` says whose turn is next, :mod:`seqserve.intake` which sequences
   start together and when: within the rows and the budget of the cache, so that what runs is never
   evicted.
@@ -19,8 +19,10 @@ records. The worker thread owns the one scheduler of its model. What holds:
 
 import dataclasses
 from collections.abc import Collection
+from functools import partial
 
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
+from seqserve.containment import contained
 from seqserve.errors import EngineError
 from seqserve.intake import Intake, SchedulerLimits, valid_extent
 from seqserve.pace import UNKNOWN, Estimate
@@ -128,10 +130,7 @@ class Scheduler:
         gone = {sequence for sequence in everyone if sequence.future.done()}
         answers = dict(due_answers(everyone, now))
         answers |= early_answers(self._waiting, now, estimate, self._most_work)
-        events = [
-            Event(sequence, _newly_decided(sequence), answer)
-            for sequence, answer in answers.items()
-        ]
+        events = [_end(sequence, answer) for sequence, answer in answers.items()]
         gone.update(answers)
         if gone:
             self._waiting.remove(gone)
@@ -208,7 +207,11 @@ class Scheduler:
                 events.append(Event(sequence, answer=EmbeddingVector(outcome, sequence.timing())))
             else:
                 assert isinstance(outcome, list)
-                event = self._advance(sequence, outcome, now)
+                grow = partial(self._advance, sequence, outcome, now)
+                event = contained(grow, "while a target grew")
+                if isinstance(event, EngineError):
+                    self._leave([sequence])
+                    event = Event(sequence, answer=event)
                 if event is not None:
                     events.append(event)
         self._in_step = []
@@ -218,13 +221,7 @@ class Scheduler:
         search = sequence.search
         assert search is not None
         targets = search.targets() if search.options.num_beams > 1 else []
-        try:
-            parents = search.advance(outcome)
-        except BaseException as error:  # a library in Rust that panics raises no Exception
-            self._leave([sequence])
-            failure = EngineError(f"{type(error).__name__} while a target grew")
-            failure.__cause__ = error
-            return Event(sequence, answer=failure)
+        parents = search.advance(outcome)
         tokens = _newly_decided(sequence)
         if search.is_finished:
             sequence.finished_at = now
@@ -265,6 +262,16 @@ class Scheduler:
         assert len(set(self._running)) == len(self._running), "a sequence runs twice"
         assert self.num_free_rows >= 0, f"{self!r} runs more rows than it has"
         self._is_checked = True
+
+
+def _end(sequence: Sequence, answer: Answer | Exception) -> Event:
+    """The last event of a sequence, with what a caller who streams does not know yet."""
+    if isinstance(answer, EngineError):
+        return Event(sequence, answer=answer)
+    tokens = contained(partial(_newly_decided, sequence), "while a target was ended")
+    if isinstance(tokens, EngineError):
+        return Event(sequence, answer=tokens)
+    return Event(sequence, tokens, answer)
 
 
 def _newly_decided(sequence: Sequence) -> list[int]:

@@ -8,8 +8,10 @@
 """
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import NamedTuple
 
+from seqserve.containment import contained
 from seqserve.errors import DeadlineError, EngineError
 from seqserve.pace import Estimate
 from seqserve.sequence import FinishReason, Generation, Sequence
@@ -43,7 +45,7 @@ def due_answers(
     """The answers of sequences whose time is up and whose callers are still there."""
     for sequence in sequences:
         if sequence.stop_at <= now and not sequence.future.done():
-            yield sequence, _try_to_stop(sequence, now)
+            yield sequence, contained(partial(_stop, sequence, now), "while a target was ended")
         elif sequence.deadline <= now and not sequence.future.done():
             yield sequence, DeadlineError("the deadline passed before the work was done")
 
@@ -73,15 +75,6 @@ def early_answers(
                     f"and {deadline - now:.3f} are left; allow more time, or ask for less"
                 ),
             )
-
-
-def _try_to_stop(sequence: Sequence, now: float) -> Generation | EngineError:
-    try:
-        return _stop(sequence, now)
-    except Exception as error:  # of this sequence alone
-        failure = EngineError(f"{type(error).__name__} while a target was ended")
-        failure.__cause__ = error
-        return failure
 
 
 def _stop(sequence: Sequence, now: float) -> Generation:

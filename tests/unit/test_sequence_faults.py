@@ -1,14 +1,16 @@
-"""A tokenizer that raises while a stop sequence is looked for: one sequence fails, nobody else."""
+"""A search or its tokenizer that raises: one sequence fails, and nobody else."""
 
 import asyncio
+import math
 from typing import Any
 
 import pytest
 import structlog
 
-from fakes import EOS, START, FakeEngine, make_submission
+from fakes import EOS, START, FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, make_worker, outcomes
 from seqserve.errors import EngineError, UnavailableError
+from seqserve.greedy_search import GreedySearch
 from seqserve.search import make_search
 from seqserve.sequence import Batch, GenerateOptions, Generation, Outcome, Sequence
 from seqserve.stop_sequences import StopSequences
@@ -49,9 +51,9 @@ def make_broken(error: BaseException, **options: Any) -> tuple[Sequence, asyncio
     return sequence, future
 
 
-def start(engine: FakeEngine, dead: asyncio.Event | None = None) -> Worker:
+def start(engine: FakeEngine, dead: asyncio.Event | None = None, **settings: Any) -> Worker:
     """A running worker of at most 8 rows."""
-    worker = make_worker(engine)
+    worker = make_worker(engine, **settings)
     worker.start(asyncio.get_running_loop(), None if dead is None else dead.set)
     return worker
 
@@ -85,6 +87,67 @@ async def test_decoder_that_raises_fails_its_sequence_alone(
     assert isinstance(failed, EngineError)
     assert [type(answer) for answer in (*answers, after)] == [Generation] * 3
     assert answers[0].hypotheses[0].tokens == (10, 11, 12, 13, 14, 15)
+    assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("sequence failed", error)]
+
+
+class BrokenSearch(GreedySearch):
+    """Raises in one of its methods; in what tells of its tokens only once it has ended."""
+
+    error: BaseException
+    broken: str
+
+    def __getattribute__(self, name: str) -> Any:
+        """Raises instead of giving the broken method."""
+        is_due = name in ("advance", "stop")
+        if name in ("decided_tokens", "hypotheses"):
+            is_due = super().is_finished
+        if is_due and name == self.broken:
+            raise self.error
+        return super().__getattribute__(name)
+
+
+@pytest.mark.parametrize("error", [IndexError("secret path"), Panic("secret path")], ids=repr)
+@pytest.mark.parametrize(
+    ("method", "stop_at", "occasion"),
+    [
+        ("advance", math.inf, "grew"),
+        ("decided_tokens", math.inf, "grew"),
+        ("hypotheses", math.inf, "grew"),
+        ("stop", 3.0, "was ended"),
+        ("decided_tokens", 3.0, "was ended"),
+        ("hypotheses", 3.0, "was ended"),
+    ],
+)
+async def test_search_that_raises_fails_its_sequence_alone(
+    error: BaseException, method: str, stop_at: float, occasion: str
+) -> None:
+    """Whether its target grows or its time is up; the fault is in the log, once."""
+    engine, clock = FakeEngine(), FakeClock()
+
+    def take_time(batch: Batch) -> list[Outcome]:
+        clock.advance(1.0)
+        return run_plainly(batch)
+
+    engine.script = take_time
+    engine.gate.clear()
+    worker = start(engine, clock=clock)
+    broken, broken_future = make_submission(
+        max_new_tokens=5, stop_at=stop_at, on_tokens=lambda _: None
+    )
+    assert broken.search is not None
+    search = BrokenSearch(broken.search.options, START, EOS)
+    search.error, search.broken = error, method
+    broken.search = search
+    other, other_future = make_submission(max_new_tokens=6)
+    with structlog.testing.capture_logs() as logs:
+        worker.submit([broken, other])
+        engine.gate.set()
+        failed, answer = await outcomes([broken_future, other_future])
+        assert repr(worker._scheduler) == "Scheduler(waiting=0, running=0, free_rows=8)"
+        worker.close()
+        await asyncio.wait_for(worker.join(), PATIENCE_SECONDS)
+    assert repr(failed) == f"EngineError('{type(error).__name__} while a target {occasion}')"
+    assert answer.hypotheses[0].tokens == (10, 11, 12, 13, 14, 15)
     assert [(entry["event"], entry["exc_info"]) for entry in logs] == [("sequence failed", error)]
 
 
