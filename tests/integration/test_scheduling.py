@@ -35,6 +35,17 @@ def slow(count: int) -> list[generation_pb2.GenerateInput]:
     return [source(TOKENS, max_new_tokens=30, min_new_tokens=30) for _ in range(count)]
 
 
+def scoring(count: int, priority: int = 0) -> generation_pb2.ScoreTargetsRequest:
+    """Inputs with a target of 30 tokens to score."""
+    target = generation_pb2.Target(token_ids=generation_pb2.TokenIds(values=[5] * 30))
+    one = generation_pb2.ScoreTargetsInput(
+        token_ids=generation_pb2.TokenIds(values=TOKENS), targets=[target]
+    )
+    request = generation_pb2.ScoreTargetsRequest(model_name="tiny", inputs=[one] * count)
+    request.priority = priority  # type: ignore[assignment]
+    return request
+
+
 async def finish_order(**calls: Any) -> list[str]:
     """The names of calls in the order in which they are answered."""
     order: list[str] = []
@@ -71,7 +82,24 @@ async def test_caller_with_one_input_does_not_wait_for_a_bulk_caller(serving: Ma
     assert order == ["single", "bulk"]
 
 
-@pytest.mark.parametrize("kind", ["generate", "embed"])
+async def test_scores_wait_their_turn(serving: MakeServer) -> None:
+    """Scoring has a class and belongs to a caller, as all that waits for a row does."""
+    async with serving(max_batch_size=1, max_num_beams=1) as running:
+        score = running.generation.ScoreTargets
+        order = await finish_order(
+            first=score(scoring(2, priority_pb2.PRIORITY_LOW)),
+            bulk=score(scoring(30, priority_pb2.PRIORITY_LOW)),
+            urgent=score(scoring(1, priority_pb2.PRIORITY_HIGH)),
+        )
+        assert order.index("urgent") < order.index("bulk")
+        order = await finish_order(
+            bulk=score(scoring(60), metadata=(("seqserve-caller", "bulk"),)),
+            single=score(scoring(1), metadata=(("seqserve-caller", "single"),)),
+        )
+    assert order == ["single", "bulk"]
+
+
+@pytest.mark.parametrize("kind", ["generate", "embed", "score"])
 async def test_wrong_priorities_and_names_are_refused(serving: MakeServer, kind: str) -> None:
     """Both say what is wrong and what there is."""
 
@@ -81,6 +109,9 @@ async def test_wrong_priorities_and_names_are_refused(serving: MakeServer, kind:
         if kind == "embed":
             method = running.encoding.Embed
             request = encoding_pb2.EmbedRequest(model_name="sentence", inputs=["a"])
+        if kind == "score":
+            method = running.generation.ScoreTargets
+            request = scoring(1)
         request.priority = priority
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await method(request, metadata=metadata)
@@ -114,6 +145,27 @@ async def test_input_beyond_the_cache_is_refused_at_once(serving: MakeServer) ->
         )
         assert running.num_outstanding == 0
         assert len((await generate(running, [fits], model="long")).results) == 1
+
+
+async def test_targets_beyond_the_cache_are_refused(serving: MakeServer) -> None:
+    """As inputs to generate from are; what to do is another thing."""
+    target = generation_pb2.Target(token_ids=generation_pb2.TokenIds(values=[5] * 200))
+    one = generation_pb2.ScoreTargetsInput(
+        token_ids=generation_pb2.TokenIds(values=TOKENS), targets=[target] * 4
+    )
+    request = generation_pb2.ScoreTargetsRequest(model_name="long", inputs=[one])
+    async with serving(cache_bytes=200_000) as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await running.generation.ScoreTargets(request)
+        budget = running.registry.find("long", "", None).budget
+        assert budget is not None
+        needed = 4 * budget.row_bytes(224, 32)
+        assert status_of(caught.value) == (
+            f"INVALID_ARGUMENT: `inputs[0].targets` needs {needed} bytes of cache (4 hypotheses of "
+            "200 target tokens and 6 source tokens), but a lane has 200000 (cache_bytes / lanes); "
+            "give fewer targets or shorter ones, or shorten the source"
+        )
+        assert running.num_outstanding == 0
 
 
 async def test_default_budget_is_a_share_of_the_memory(

@@ -19,8 +19,9 @@ def test_priority_time_and_name_are_passed_on(server: FakeServer) -> None:
     assert run(server, "generate", "a", "--max-time", "0.25", *arguments).exit_code == 0
     assert run(server, "generate", "a", "--stream", *arguments).exit_code == 0
     assert run(server, "embed", "a", *arguments).exit_code == 0
+    assert run(server, "score", "a", "b", *arguments).exit_code == 0
     assert server.requests[0].options.max_time.ToMilliseconds() == 250
-    assert [request.priority for request in server.requests] == [priority_pb2.PRIORITY_LOW] * 3
+    assert [request.priority for request in server.requests] == [priority_pb2.PRIORITY_LOW] * 4
     assert {call["seqserve-caller"] for call in server.metadata} == {"nightly"}
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from seqserve.client.arguments import Source
 from seqserve.client.scoring_messages import Targets, score_request
+from seqserve.v1 import priority_pb2
 
 
 def test_targets_are_those_of_one_text_or_an_entry_for_each_input() -> None:
@@ -14,7 +15,8 @@ def test_targets_are_those_of_one_text_or_an_entry_for_each_input() -> None:
     inputs: list[Source] = ["a", [4, 5]]
     two: list[Source] = ["y", [6, 7]]
     targets_of_each: list[Targets] = ["x", two]
-    request = score_request(inputs, targets_of_each, "m", "2", True, "de", ["en", "fr"])
+    request = score_request(inputs, targets_of_each, "m", "2", True, "de", ["en", "fr"], "high")
+    assert request.priority == priority_pb2.PRIORITY_HIGH
     assert (request.model_name, request.model_version, request.truncate) == ("m", "2", True)
     first, second = request.inputs
     assert [target.text for target in first.targets] == ["x"]

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence as Items
 
-from seqserve.client.arguments import Languages, Source, as_list, set_source, spread
+from seqserve.client.arguments import (
+    Languages,
+    Priority,
+    Source,
+    as_list,
+    set_source,
+    spread,
+    to_priority,
+)
 from seqserve.client.results import ScoredToken, Scoring, TargetScore
 from seqserve.client.timing_messages import to_generation_timing
 from seqserve.v1 import generation_pb2
@@ -19,6 +27,7 @@ def score_request(
     truncate: bool,
     source_language: Languages = "",
     target_language: Languages = "",
+    priority: Priority = "",
 ) -> generation_pb2.ScoreTargetsRequest:
     """A request for the scores of targets: those of the one text, or an entry for each input."""
     sources = as_list(inputs)
@@ -43,7 +52,11 @@ def score_request(
             set_source(message.targets.add(), target)
         messages.append(message)
     return generation_pb2.ScoreTargetsRequest(
-        model_name=model, model_version=version, inputs=messages, truncate=truncate
+        model_name=model,
+        model_version=version,
+        inputs=messages,
+        truncate=truncate,
+        priority=to_priority(priority),
     )
 
 

@@ -154,6 +154,7 @@ class Client:
         source_language: Languages = "",
         target_language: Languages = "",
         truncate: bool = False,
+        priority: Priority = "",
         timeout_seconds: float | None = None,
     ) -> list[Scoring]:
         """Tells how probable given targets are, for one text or for several inputs.
@@ -167,13 +168,14 @@ class Client:
             source_language: Of all inputs, or of each.
             target_language: Of all inputs, or of each.
             truncate: Whether sources that are too long are cut.
+            priority: Whose turn comes first while inputs wait; empty for normal.
             timeout_seconds: Deadline of the call.
 
         Returns:
             The scores of each input, in their order.
         """
         request = score_request(
-            inputs, targets, model, version, truncate, source_language, target_language
+            inputs, targets, model, version, truncate, source_language, target_language, priority
         )
         response = self._call(self._generation.ScoreTargets, request, timeout_seconds)
         return [to_scoring(result) for result in response.results]

@@ -5,7 +5,8 @@ import json
 
 import click
 
-from seqserve.commands.invocation import Call, calling, note_truncation
+from seqserve.client import Priority
+from seqserve.commands.invocation import PRIORITY, Call, calling, note_truncation
 
 
 @click.command()
@@ -15,6 +16,7 @@ from seqserve.commands.invocation import Call, calling, note_truncation
 @click.option("--source-language", default="", help="Language of the source.")
 @click.option("--target-language", default="", help="Language of the targets.")
 @click.option("--truncate", is_flag=True, help="Cut a source that is too long at its end.")
+@PRIORITY
 def score(
     call: Call,
     source: str,
@@ -22,6 +24,7 @@ def score(
     source_language: str,
     target_language: str,
     truncate: bool,
+    priority: Priority,
 ) -> None:
     """Tells how probable each of TARGETS is for SOURCE.
 
@@ -37,6 +40,7 @@ def score(
             source_language=source_language,
             target_language=target_language,
             truncate=truncate,
+            priority=priority,
         )
     for target, one in zip(targets, scoring.scores, strict=True):
         if call.as_json:

@@ -88,7 +88,13 @@ def check_token_count(
         )
 
 
-def check_cache(model: ServedModel, sequence: Sequence, field: str) -> None:
+def check_cache(
+    model: ServedModel,
+    sequence: Sequence,
+    field: str,
+    *,
+    remedy: str = "lower `max_new_tokens`, `num_beams` or `num_return_sequences`",
+) -> None:
     """Refuses what could never run: its keys and values alone would exceed the budget."""
     budget = model.budget
     if budget is None:
@@ -100,8 +106,7 @@ def check_cache(model: ServedModel, sequence: Sequence, field: str) -> None:
             field,
             f"`{field}` needs {num_bytes} bytes of cache ({num_rows} hypotheses of {target_length} "
             f"target tokens and {source_length} source tokens), but a lane has {budget.max_bytes} "
-            "(cache_bytes / lanes); lower `max_new_tokens`, `num_beams` or `num_return_sequences`, "
-            "or shorten the source",
+            f"(cache_bytes / lanes); {remedy}, or shorten the source",
         )
 
 

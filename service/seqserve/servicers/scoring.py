@@ -9,7 +9,14 @@ from seqserve.config import ServerConfig
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Generation, Hypothesis, Sequence, Timing
 from seqserve.servicers.languages import Direction, resolve_direction
-from seqserve.servicers.requests import Source, admitted, check_cache, run, to_duration
+from seqserve.servicers.requests import (
+    Source,
+    admitted,
+    check_cache,
+    resolve_priority,
+    run,
+    to_duration,
+)
 from seqserve.servicers.sources import read_sources
 from seqserve.servicers.targets import check_counts, read_targets
 from seqserve.target_scoring import TargetScoring
@@ -40,6 +47,7 @@ async def score_targets(
     """
     inputs, record = request.inputs, model.manifest.generation
     assert record is not None
+    priority = resolve_priority(request.priority)
     check_counts(inputs, config)
     num_sequences = sum(-(-len(one.targets) // config.max_num_beams) for one in inputs)
     with admitted(model, num_sequences):
@@ -54,16 +62,12 @@ async def score_targets(
             part
             for index, (source, direction) in enumerate(zip(sources, directions, strict=True))
             for part in _split(
-                model,
-                index,
-                source,
-                targets[index],
-                direction,
-                config.max_num_beams,
-                expires_at,
-                caller,
+                model, index, source, targets[index], direction, config.max_num_beams
             )
         ]
+        for part in parts:
+            part.sequence.deadline = expires_at
+            part.sequence.priority, part.sequence.caller = priority, caller
         answers = await run(model, [part.sequence for part in parts])
     return _to_results(model, sources, targets, parts, answers)
 
@@ -75,8 +79,6 @@ def _split(
     targets: list[tuple[int, ...]],
     direction: Direction,
     max_rows: int,
-    expires_at: float,
-    caller: str,
 ) -> Iterator[_Part]:
     """Yields sequences of at most ``max_rows`` targets, those of like lengths together."""
     record = model.manifest.generation
@@ -94,11 +96,10 @@ def _split(
             source_tokens=source.tokens,
             future=loop.create_future(),
             search=search,
-            deadline=expires_at,
-            caller=caller,
             submitted_at=now,
         )
-        check_cache(model, sequence, f"inputs[{input_index}].targets")
+        field = f"inputs[{input_index}].targets"
+        check_cache(model, sequence, field, remedy="give fewer targets or shorter ones")
         yield _Part(input_index, indices, sequence)
 
 

@@ -936,6 +936,7 @@ class ScoreTargetsRequest(_message.Message):
     MODEL_VERSION_FIELD_NUMBER: _builtins.int
     INPUTS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
@@ -944,6 +945,8 @@ class ScoreTargetsRequest(_message.Message):
     """Whether sources that are longer than the model accepts are cut at their end. The reply then
     says how many tokens were cut. Default false. Targets are never cut.
     """
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ScoreTargetsInput]:
         """The sources with their targets; at least one, and in all at most as many targets as the
@@ -957,10 +960,11 @@ class ScoreTargetsRequest(_message.Message):
         model_version: _builtins.str = ...,
         inputs: _abc.Iterable[Global___ScoreTargetsInput] | None = ...,
         truncate: _builtins.bool = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
