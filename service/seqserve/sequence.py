@@ -278,6 +278,8 @@ class Sequence:
     """Called on the event loop with newly decided tokens, for streams."""
     deadline: float = math.inf
     """Seconds on the clock of ``submitted_at``; dropped once it has passed."""
+    server_limit_seconds: float | None = None
+    """What the server gives to a call, where that made the deadline; None for the caller's own."""
     stop_at: float = math.inf
     """When decoding ends with what it has, on the same clock."""
     priority: Priority = Priority.NORMAL

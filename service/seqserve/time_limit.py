@@ -1,8 +1,8 @@
 """What becomes of sequences whose time is up, or will be before they can be done: pure policy.
 
-* ``deadline``: when the caller stops waiting. A sequence that has not been started is refused as
-  soon as it cannot be in time, by the least that its work can take; with no measurements yet it is
-  tried.
+* ``deadline``: when the caller stops waiting, or the server's patience ends. A sequence that has
+  not been started is refused as soon as it cannot be in time, by the least that its work can take;
+  with no measurements yet it is tried.
 * ``stop_at``: when the caller wants what there is. The live hypotheses end as they are; a sequence
   that was never started ends with an empty one.
 """
@@ -47,7 +47,7 @@ def due_answers(
         if sequence.stop_at <= now and not sequence.future.done():
             yield sequence, contained(partial(_stop, sequence, now), "while a target was ended")
         elif sequence.deadline <= now and not sequence.future.done():
-            yield sequence, DeadlineError("the deadline passed before the work was done")
+            yield sequence, DeadlineError(overdue_message(sequence.server_limit_seconds))
 
 
 def early_answers(
@@ -72,9 +72,28 @@ def early_answers(
                 sequence,
                 DeadlineError(
                     f"the deadline cannot be met: the work takes {needed:.3f} seconds at least, "
-                    f"and {deadline - now:.3f} are left; allow more time, or ask for less"
+                    f"and {deadline - now:.3f} are left; " + _remedy(sequence.server_limit_seconds)
                 ),
             )
+
+
+def overdue_message(server_limit_seconds: float | None, aim: str = "the work was done") -> str:
+    """What a caller is told whose deadline has passed.
+
+    Args:
+        server_limit_seconds: What the server gives to a call; None for the caller's own deadline.
+        aim: What should have come before it.
+    """
+    limit = "the deadline"
+    if server_limit_seconds is not None:
+        limit = f"the server's limit of {server_limit_seconds:g} seconds (max_request_seconds)"
+    return f"{limit} passed before {aim}; {_remedy(server_limit_seconds)}"
+
+
+def _remedy(server_limit_seconds: float | None) -> str:
+    if server_limit_seconds is None:
+        return "allow more time, or ask for less"
+    return "ask for less, or generate with `max_time` below it"
 
 
 def _stop(sequence: Sequence, now: float) -> Generation:

@@ -50,8 +50,9 @@ async def test_unread_stream_ends_at_its_deadline(serving: MakeServer) -> None:
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 _ = [message async for message in stream]
             assert status_of(caught.value) == (
-                "DEADLINE_EXCEEDED: the deadline passed before the whole stream was generated and "
-                "read"
+                "DEADLINE_EXCEEDED: the server's limit of 0.5 seconds (max_request_seconds) passed "
+                "before the whole stream was generated and read; ask for less, or generate with "
+                "`max_time` below it"
             )
 
 

@@ -39,6 +39,34 @@ def test_hopeless_deadline_is_answered_at_once() -> None:
     assert scheduler.num_waiting == 1
 
 
+@pytest.mark.parametrize(
+    ("server_limit", "message"),
+    [
+        (None, "the deadline passed before the work was done; allow more time, or ask for less"),
+        (
+            60.0,
+            "the server's limit of 60 seconds (max_request_seconds) passed before the work was "
+            "done; ask for less, or generate with `max_time` below it",
+        ),
+    ],
+)
+def test_overdue_sequence_is_told_whose_limit_it_was(
+    server_limit: float | None, message: str
+) -> None:
+    """The caller can move its own deadline, not the server's limit; early, too."""
+    scheduler = make_scheduler()
+    sequence = make_sequence(range(4), deadline=2.0)
+    sequence.server_limit_seconds = server_limit
+    scheduler.add(sequence)
+    (event,) = scheduler.drop(2.0)
+    assert isinstance(event.answer, DeadlineError)
+    assert str(event.answer) == message
+    scheduler.add(sequence)
+    (event,) = scheduler.drop(0.0, ESTIMATE)
+    assert str(event.answer).startswith("the deadline cannot be met")
+    assert str(event.answer).endswith(message.partition(";")[2])
+
+
 def test_without_measurements_everything_is_tried() -> None:
     """A model that has run nothing yet refuses nothing early."""
     scheduler = make_scheduler()

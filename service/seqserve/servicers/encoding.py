@@ -14,12 +14,12 @@ from seqserve.config import ServerConfig
 from seqserve.registry import Registry
 from seqserve.sequence import EmbeddingVector, Sequence
 from seqserve.servicers.caller import caller_of
+from seqserve.servicers.deadline import deadline_of
 from seqserve.servicers.requests import (
     Source,
     admitted,
     check_count,
     check_text,
-    deadline,
     resolve_priority,
     run,
     to_duration,
@@ -45,7 +45,7 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
         assert record is not None
         check_count(len(request.inputs), "inputs", self._config)
         priority, caller = resolve_priority(request.priority), caller_of(context)
-        expires_at = deadline(context, self._config)
+        deadline = deadline_of(context, self._config)
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
         with admitted(model, len(request.inputs)):
             for text, field in zip(request.inputs, fields, strict=True):
@@ -56,7 +56,8 @@ class EncodingServicer(encoding_pb2_grpc.EncodingServiceServicer):
                 Sequence(
                     source_tokens=source.tokens,
                     future=loop.create_future(),
-                    deadline=expires_at,
+                    deadline=deadline.at,
+                    server_limit_seconds=deadline.server_limit_seconds,
                     priority=priority,
                     caller=caller,
                     submitted_at=now,

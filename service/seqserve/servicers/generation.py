@@ -21,6 +21,7 @@ from seqserve.sequence import (
     Sequence,
 )
 from seqserve.servicers.caller import caller_of
+from seqserve.servicers.deadline import Deadline, deadline_of
 from seqserve.servicers.generation_results import to_result
 from seqserve.servicers.languages import resolve_direction
 from seqserve.servicers.options import resolve_options
@@ -29,7 +30,6 @@ from seqserve.servicers.requests import (
     admitted,
     check_cache,
     check_count,
-    deadline,
     resolve_priority,
     run,
     submitted,
@@ -41,6 +41,7 @@ from seqserve.servicers.suppression import suppress
 from seqserve.servicers.target_prefix import begin_with_prefix
 from seqserve.servicers.target_texts import Layers, tokenize_targets
 from seqserve.task_record import Task
+from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 
@@ -56,13 +57,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         self, request: generation_pb2.GenerateRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> generation_pb2.GenerateResponse:
         """Generates from all inputs of the request."""
+        deadline = deadline_of(context, self._config)
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         check_count(len(request.inputs), "inputs", self._config)
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
         inputs = list(zip(request.inputs, fields, strict=True))
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, len(inputs)):
-            prepared = await self._prepare(model, inputs, option_layers, request, context)
+            prepared = await self._prepare(
+                model, inputs, option_layers, request, deadline, caller_of(context)
+            )
             answers = await run(model, [sequence for sequence, _ in prepared])
         return generation_pb2.GenerateResponse(
             results=[
@@ -82,12 +86,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         A coroutine that writes, and no generator: the deadline must also end the wait for a caller
         that does not read.
         """
+        deadline = deadline_of(context, self._config)
         try:
-            async with asyncio.timeout_at(deadline(context, self._config)):
-                await self._stream(request, context)
+            async with asyncio.timeout_at(deadline.at):
+                await self._stream(request, deadline, context)
         except TimeoutError as error:
             raise DeadlineError(
-                "the deadline passed before the whole stream was generated and read"
+                overdue_message(
+                    deadline.server_limit_seconds, "the whole stream was generated and read"
+                )
             ) from error
 
     async def ScoreTargets(  # noqa: N802
@@ -98,20 +105,26 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         """Scores all targets of the request."""
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         results = await score_targets(
-            model, request, self._config, deadline(context, self._config), caller_of(context)
+            model, request, self._config, deadline_of(context, self._config), caller_of(context)
         )
         return generation_pb2.ScoreTargetsResponse(results=results, model=_reference(model))
 
     async def _stream(
         self,
         request: generation_pb2.GenerateStreamRequest,
+        deadline: Deadline,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, 1) as places:
             ((sequence, source),) = await self._prepare(
-                model, [(request.input, "input")], option_layers, request, context
+                model,
+                [(request.input, "input")],
+                option_layers,
+                request,
+                deadline,
+                caller_of(context),
             )
             arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
             sequence.on_tokens = arrivals.put_nowait
@@ -157,13 +170,13 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         inputs: list[tuple[generation_pb2.GenerateInput, str]],
         option_layers: list[tuple[generation_pb2.GenerateOptions, str]],
         request: generation_pb2.GenerateRequest | generation_pb2.GenerateStreamRequest,
-        context: grpc.aio.ServicerContext[Any, Any],
+        deadline: Deadline,
+        caller: str,
     ) -> list[tuple[Sequence, Source]]:
         """Checks and tokenizes inputs, and makes their sequences."""
         record = model.manifest.generation
         assert record is not None
-        arrived_at, expires_at = time.monotonic(), deadline(context, self._config)
-        priority, caller = resolve_priority(request.priority), caller_of(context)
+        arrived_at, priority = time.monotonic(), resolve_priority(request.priority)
         own_layers = [
             [(message.options, f"{field}.options")] if message.HasField("options") else []
             for message, field in inputs
@@ -209,7 +222,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                     eos_token_id=record.eos_token_id,
                     stops=make_stops(chosen, model.target_tokenizer),
                 ),
-                deadline=expires_at,
+                deadline=deadline.at,
+                server_limit_seconds=deadline.server_limit_seconds,
                 stop_at=arrived_at + chosen.max_time,
                 priority=priority,
                 caller=caller,

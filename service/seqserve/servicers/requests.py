@@ -1,17 +1,12 @@
 """What all servicers do with a request: check and tokenize its inputs, run its sequences."""
 
-# The generic types of grpc exist only in its type stubs.
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import dataclasses
-import time
 from collections.abc import Iterator
 from collections.abc import Sequence as Items
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import grpc
 from google.protobuf import duration_pb2
 
 from seqserve.admission import Places
@@ -19,6 +14,7 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Priority, Sequence
+from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import priority_pb2
 
@@ -43,13 +39,6 @@ class Source:
 
     tokens: tuple[int, ...]
     num_truncated: int
-
-
-def deadline(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig) -> float:
-    """When the caller stops waiting or the server's patience ends, on the monotonic clock."""
-    remaining = context.time_remaining()
-    limit = config.max_request_seconds
-    return time.monotonic() + (limit if remaining is None else min(remaining, limit))
 
 
 def resolve_priority(value: int) -> Priority:
@@ -226,13 +215,13 @@ async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:
     The worker answers what is late. Should it be stuck in a computation, the wait ends a little
     after the deadline all the same.
     """
-    latest = max(sequence.deadline for sequence in sequences) + _PATIENCE_SECONDS
+    last = max(sequences, key=lambda sequence: sequence.deadline)
     try:
-        async with asyncio.timeout_at(latest):
+        async with asyncio.timeout_at(last.deadline + _PATIENCE_SECONDS):
             with submitted(model, sequences) as futures:
                 return await asyncio.gather(*futures)
     except TimeoutError as error:
-        raise DeadlineError("the deadline passed, and the computation did not end") from error
+        raise DeadlineError(overdue_message(last.server_limit_seconds)) from error
 
 
 def to_duration(seconds: float) -> duration_pb2.Duration:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from seqserve.config import ServerConfig
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Generation, Hypothesis, Sequence, Timing
+from seqserve.servicers.deadline import Deadline
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.requests import (
     Source,
@@ -36,7 +37,7 @@ async def score_targets(
     model: ServedModel,
     request: generation_pb2.ScoreTargetsRequest,
     config: ServerConfig,
-    expires_at: float,
+    deadline: Deadline,
     caller: str,
 ) -> list[generation_pb2.ScoreTargetsResult]:
     """Scores all targets of a request.
@@ -66,8 +67,10 @@ async def score_targets(
             )
         ]
         for part in parts:
-            part.sequence.deadline = expires_at
-            part.sequence.priority, part.sequence.caller = priority, caller
+            sequence = part.sequence
+            sequence.deadline = deadline.at
+            sequence.server_limit_seconds = deadline.server_limit_seconds
+            sequence.priority, sequence.caller = priority, caller
         answers = await run(model, [part.sequence for part in parts])
     return _to_results(model, sources, targets, parts, answers)
 
