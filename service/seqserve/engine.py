@@ -205,8 +205,11 @@ class PredictionEngine:
             ]
             feeds["token_type_ids"], _ = pad(types)
         (logits,) = self._session.run(["logits"], feeds)
+        # Copies, as of vectors.
         return [
-            rows if np.isfinite(rows).all() else EngineError("the model returned no finite logits")
+            rows.copy()
+            if np.isfinite(rows).all()
+            else EngineError("the model returned no finite logits")
             for rows in self._split(logits, sources)
         ]
 

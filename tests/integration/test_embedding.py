@@ -2,10 +2,14 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from fakes import make_sequence
+from seqserve.engine import EmbeddingEngine
+from seqserve.manifest import read_manifest
 from seqserve.sequence import Batch, Outcome
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer
@@ -29,6 +33,16 @@ async def test_embedding_is_the_same_alone_and_in_any_batch(serving: MakeServer)
         apart = await asyncio.gather(*(embed(running, [text]) for text in TEXTS))
     assert np.array_equal(alone, together)
     assert np.array_equal(np.concatenate(apart), alone)
+
+
+def test_vector_keeps_no_others(store: Path) -> None:
+    """It is no view of those of its batch, which a slow reader would keep in memory."""
+    folder = store / "sentence" / "1"
+    engine = EmbeddingEngine(folder, read_manifest(folder), num_threads=1)
+    batch = Batch("embed", [make_sequence(tokens, is_embedded=True) for tokens in ([5], [6, 7])])
+    for vector in engine.run(batch):
+        assert isinstance(vector, np.ndarray)
+        assert vector.base is None
 
 
 async def test_concurrent_calls_share_batches(

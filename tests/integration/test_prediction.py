@@ -152,6 +152,18 @@ async def test_heads_are_listed(heads: Path, serving: MakeServer) -> None:
 
 
 @pytest.mark.parametrize("task", ["classify", "classify_tokens", "rerank", "fill_mask"])
+def test_logits_of_a_sequence_keep_no_others(task: str, heads: Path) -> None:
+    """They are no view of those of the batch, which a slow reader would keep in memory."""
+    folder = heads / task / "1"
+    engine = PredictionEngine(folder, read_manifest(folder), num_threads=1)
+    sources = [[5, MASK_TOKEN], [7, MASK_TOKEN, 8]]
+    batch = Batch("embed", [make_sequence(tokens, is_embedded=True) for tokens in sources])
+    for outcome in engine.run(batch):
+        assert isinstance(outcome, np.ndarray)
+        assert outcome.base is None
+
+
+@pytest.mark.parametrize("task", ["classify", "classify_tokens", "rerank", "fill_mask"])
 async def test_heads_do_not_embed(task: str, heads: Path, serving: MakeServer) -> None:
     """Embed names what the model can do instead."""
     async with serving(models=heads) as running:
