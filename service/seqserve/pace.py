@@ -2,7 +2,8 @@
 
 Deadlines that cannot be met are refused by it, so it errs on the fast side: of the latest
 measurements the fastest counts, and old ones are forgotten. Else a machine that stood still for a
-moment would refuse everything and never learn better.
+moment would refuse everything and never learn better. Of decode steps those with the fewest rows
+count: neighbours leave, and what they cost is not needed.
 """
 
 from collections import deque
@@ -11,7 +12,7 @@ from typing import NamedTuple
 from seqserve.sequence import Batch
 
 _NUM_KEPT = 16
-"""Latest steps of each phase that count."""
+"""Latest encoder passes, and decode steps of about as many rows, that count."""
 _MAX_AGE_SECONDS = 10.0
 _LEAST_TOKENS = 128
 """Of an encoder pass: what smaller ones take is mostly not for their tokens."""
@@ -34,19 +35,23 @@ class Pace:
 
     def __init__(self) -> None:
         self._tokens: deque[tuple[float, float]] = deque(maxlen=_NUM_KEPT)
-        self._steps: deque[tuple[float, float]] = deque(maxlen=_NUM_KEPT)
+        self._steps: dict[int, deque[tuple[float, float]]] = {}
+        """By the bits of the number of rows: steps of 1 row, of 2 to 3, of 4 to 7 and so on."""
 
     def observe(self, batch: Batch, seconds: float, now: float) -> None:
         """Takes in how long a batch took."""
         if batch.phase == "decode":
             # A step of fewer rows may be faster, but not by more than rows are fewer.
-            self._steps.append((now, seconds / batch.num_rows))
+            num_bits = batch.num_rows.bit_length()
+            steps = self._steps.setdefault(num_bits, deque(maxlen=_NUM_KEPT))
+            steps.append((now, seconds / batch.num_rows))
         elif batch.padded_tokens >= _LEAST_TOKENS:
             self._tokens.append((now, seconds / batch.padded_tokens))
 
     def estimate(self, now: float) -> Estimate:
         """What the measurements say."""
-        return Estimate(_fastest(self._tokens, now), _fastest(self._steps, now))
+        steps = (_fastest(self._steps[num_bits], now) for num_bits in sorted(self._steps))
+        return Estimate(_fastest(self._tokens, now), next(filter(None, steps), 0.0))
 
 
 def _fastest(measurements: deque[tuple[float, float]], now: float) -> float:

@@ -20,6 +20,20 @@ def test_fastest_of_the_latest_counts() -> None:
     assert pace.estimate(1.0) == (2.0 / 200, 0.25)
 
 
+def test_steps_with_the_fewest_rows_count() -> None:
+    """Full batches tell of one row only its share of them, and only while nothing better does."""
+    pace = Pace()
+    full = Batch("decode", [make_sequence() for _ in range(64)])
+    for _ in range(16):
+        pace.observe(full, 0.032, 0.0)
+    assert pace.estimate(0.0).step_seconds == 0.0005
+    pace.observe(Batch("decode", [make_sequence()]), 0.003, 1.0)
+    for _ in range(16):
+        pace.observe(full, 0.032, 2.0)
+    assert pace.estimate(2.0).step_seconds == 0.003
+    assert pace.estimate(11.5).step_seconds == 0.0005
+
+
 def test_small_passes_tell_nothing_about_tokens() -> None:
     """What a pass takes for a few tokens is not in proportion to them."""
     pace = Pace()

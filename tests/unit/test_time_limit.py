@@ -12,6 +12,7 @@ from seqserve.pace import Estimate
 from seqserve.scheduler import Scheduler
 from seqserve.search import make_search
 from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Generation
+from seqserve.target_scoring import TargetScoring
 from seqserve.time_limit import least_work
 
 ESTIMATE = Estimate(token_seconds=0.5, step_seconds=1.0)
@@ -101,6 +102,17 @@ def test_least_steps_are_those_before_the_end_token(options: Any, num_steps: int
     """The end token may come once there are ``min_new_tokens``, or the limit ends it."""
     assert least_work(make_sequence(range(7), **options)) == (7, num_steps)
     assert least_work(make_sequence(range(7), is_embedded=True)) == (7, 0)
+
+
+def test_given_targets_are_fed_to_their_end() -> None:
+    """Scoring has as many steps as its longest target, so a hopeless one is refused at once."""
+    sequence = make_sequence(range(4), deadline=41.0)
+    sequence.search = TargetScoring([(5,) * 40, (EOS,)], 1, EOS)
+    assert least_work(sequence) == (4, 40)
+    scheduler = make_scheduler()
+    scheduler.add(sequence)
+    (event,) = scheduler.drop(0.0, ESTIMATE)
+    assert "the work takes 42.000 seconds at least" in str(event.answer)
 
 
 @pytest.mark.parametrize("is_streamed", [False, True])
