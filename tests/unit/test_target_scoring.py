@@ -1,5 +1,7 @@
 """Given targets: fed in order, scored by the model's own distribution, rows given back."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,6 +26,27 @@ def logits_of(step: int, num_rows: int) -> np.ndarray[tuple[int, int], np.dtype[
     """Random logits [B, V] that are the same for every row of a step."""
     row = np.random.default_rng(step).normal(0.0, 3.0, VOCABULARY).astype(np.float32)
     return np.tile(row, (num_rows, 1))
+
+
+class Unsearched(np.ndarray[Any, np.dtype[np.float32]]):
+    """Logits of many rows in which nobody looks for the best tokens."""
+
+    def argmax(self, *arguments: Any, **options: Any) -> Any:
+        """Is a mistake, unless of one row."""
+        assert self.ndim == 1, "searched all rows for their best tokens"
+        return super().argmax(*arguments, **options)
+
+
+def test_best_tokens_are_not_searched_for_targets_or_beams() -> None:
+    """A step of them alone does not pay for greedy search."""
+    beams = make_search(
+        GenerateOptions(max_new_tokens=4, num_beams=2),
+        decoder_start_token_id=START,
+        eos_token_id=EOS,
+    )
+    plain = logits_of(0, 5)
+    searches = [(make_scoring(), [0, 1, 2]), (beams, [3, 4])]
+    assert choose(searches, plain.copy().view(Unsearched)) == choose(searches, plain)
 
 
 def test_targets_are_fed_longest_first_and_give_their_rows_back() -> None:
