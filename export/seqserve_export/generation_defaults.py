@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import GenerationConfig as FolderConfig
 
+from seqserve.task_record import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
 from seqserve_export.checkpoint import GenerationConfig
 from seqserve_export.errors import CheckpointError, UnsupportedError
 
@@ -82,7 +83,7 @@ def read_generation_config(
         early_stopping=bool(config.early_stopping),
         min_new_tokens=min(min_new_tokens, max_new_tokens),
         no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
-        repetition_penalty=float(config.repetition_penalty or 1.0),
+        repetition_penalty=_read_repetition_penalty(config),
         forced_bos_token_id=_only_or_none(config.forced_bos_token_id, "forced_bos_token_id"),
         forced_eos_token_id=_only_or_none(config.forced_eos_token_id, "forced_eos_token_id"),
         suppressed_tokens=_read_suppressed(config),
@@ -141,6 +142,16 @@ def _read_positive(config: Any, name: str) -> float:
         return 1.0
     if not 0 < value < math.inf or (name == "top_p" and value > 1):
         raise CheckpointError(f'"{name}" in {GENERATION_FILE} is out of range: {value!r}')
+    return float(value)
+
+
+def _read_repetition_penalty(config: Any) -> float:
+    value = 1.0 if config.repetition_penalty is None else config.repetition_penalty
+    if not MIN_REPETITION_PENALTY <= value <= MAX_REPETITION_PENALTY:
+        raise CheckpointError(
+            f'"repetition_penalty" in {GENERATION_FILE} is out of range: {value!r}; it must be at '
+            f"least {MIN_REPETITION_PENALTY:g} and at most {MAX_REPETITION_PENALTY:g}"
+        )
     return float(value)
 
 

@@ -14,7 +14,12 @@ TokenId = Annotated[int, pydantic.Field(ge=0)]
 # A bare file name: a manifest must not reach outside its folder.
 FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
 
+MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
+"""Beyond them scores leave the range in which they can be compared."""
 
+_RepetitionPenalty = Annotated[
+    float, pydantic.Field(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)
+]
 _Sequence = Annotated[tuple[TokenId, ...], pydantic.Field(min_length=2, strict=False)]
 
 
@@ -109,7 +114,7 @@ class GenerationRecord(Record):
     early_stopping: bool = False
     min_new_tokens: Annotated[int, pydantic.Field(ge=0)] = 0
     no_repeat_ngram_size: Annotated[int, pydantic.Field(ge=0)] = 0
-    repetition_penalty: Annotated[float, pydantic.Field(gt=0, allow_inf_nan=False)] = 1.0
+    repetition_penalty: _RepetitionPenalty = 1.0
     forced_bos_token_id: TokenId | None = None
     forced_eos_token_id: TokenId | None = None
     suppressed_tokens: Annotated[tuple[TokenId, ...], pydantic.Field(strict=False)] = ()

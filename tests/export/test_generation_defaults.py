@@ -54,6 +54,19 @@ def test_values_out_of_range_are_refused(tmp_path: Path, name: str, value: float
         read(tmp_path, **{name: value})
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, 0.001, 1e12])
+def test_repetition_penalty_out_of_range_is_refused(tmp_path: Path, value: float) -> None:
+    """As the server refuses it in requests; the limits themselves are kept."""
+    for limit in (0.01, 100.0):
+        assert read(tmp_path, repetition_penalty=limit).repetition_penalty == limit
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path, repetition_penalty=value)
+    assert str(caught.value) == (
+        f'"repetition_penalty" in generation_config.json is out of range: {value}; it must be at '
+        "least 0.01 and at most 100"
+    )
+
+
 def test_bad_words_are_suppressed(tmp_path: Path) -> None:
     """Single tokens with those that are suppressed anyway, and sequences; never the end token."""
     found = read(tmp_path, bad_words_ids=[[5], [6, 7], [2], [8, 9, 2]], suppress_tokens=[4])

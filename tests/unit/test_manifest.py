@@ -230,6 +230,8 @@ def test_malformed_json_is_refused(content: bytes, folder: Path) -> None:
         ("generation", "decoder_start_token_id", -1, "generation.decoder_start_token_id: Input"),
         ("generation", "max_new_tokens", 51, "max_new_tokens exceeds max_target_length"),
         ("generation", "num_beams", 0, "generation.num_beams: Input should be greater than"),
+        ("generation", "repetition_penalty", 0.001, "generation.repetition_penalty: Input should"),
+        ("generation", "repetition_penalty", 1e12, "generation.repetition_penalty: Input should"),
         ("generation", "temperature", 0.0, "generation.temperature: Input should be greater than"),
         ("generation", "top_p", 1.5, "generation.top_p: Input should be less than or equal to 1"),
         ("generation", "top_k", -1, "generation.top_k: Input should be greater than or equal to 0"),

@@ -125,9 +125,16 @@ def test_values_out_of_range_are_refused(name: str, value: Any, rule: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("max_new_tokens", 1), ("max_new_tokens", 50), ("num_beams", 8)]
+    ("name", "value"),
+    [
+        ("max_new_tokens", 1),
+        ("max_new_tokens", 50),
+        ("num_beams", 8),
+        ("repetition_penalty", 0.01),
+        ("repetition_penalty", 100.0),
+    ],
 )
-def test_limits_themselves_are_allowed(name: str, value: int) -> None:
+def test_limits_themselves_are_allowed(name: str, value: float) -> None:
     """Both ends of a range belong to it."""
     assert getattr(resolve({name: value}), name) == value
 

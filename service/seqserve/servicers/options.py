@@ -10,11 +10,13 @@ from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
 from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
-from seqserve.task_record import GenerationRecord
+from seqserve.task_record import (
+    MAX_REPETITION_PENALTY,
+    MIN_REPETITION_PENALTY,
+    GenerationRecord,
+)
 from seqserve.v1 import generation_pb2
 
-_PENALTIES = (0.01, 100.0)
-"""Beyond them scores leave the range in which they can be compared."""
 _BEAM_ONLY = ("length_penalty", "early_stopping")
 _SAMPLING_ONLY = ("temperature", "top_k", "top_p", "seed")
 _MAX_TOP_LOG_PROBABILITIES = 20
@@ -74,7 +76,10 @@ def resolve_options(
             "no_repeat_ngram_size", record.no_repeat_ngram_size, 0, record.max_target_length
         ),
         repetition_penalty=checks.between(
-            "repetition_penalty", record.repetition_penalty, *_PENALTIES
+            "repetition_penalty",
+            record.repetition_penalty,
+            MIN_REPETITION_PENALTY,
+            MAX_REPETITION_PENALTY,
         ),
         forced_bos_token_id=checks.token(
             "forced_bos_token_id", record.forced_bos_token_id, record.target_vocabulary_size
