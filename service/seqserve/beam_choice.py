@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.errors import EngineError, InvalidRequestError
+from seqserve.errors import EngineError, NoTokenLeftError
 from seqserve.ranking import largest_indices, log_sum_exp
 from seqserve.sequence import Candidate, SearchState
 
@@ -176,10 +176,10 @@ def not_finite() -> EngineError:
     return EngineError("the model returned logits that are not finite")
 
 
-def nothing_left() -> InvalidRequestError:
+def nothing_left() -> NoTokenLeftError:
     """The answer to options that bar everything."""
-    return InvalidRequestError(
-        "options",
-        "`options` leave no token to go on with: minimum length, no-repeat n-grams and suppressed "
-        "tokens together bar the whole vocabulary; loosen one of them",
+    return NoTokenLeftError(
+        "no token to go on with: `min_new_tokens`, `no_repeat_ngram_size`, `repetition_penalty`, "
+        "suppressed tokens and suppressed sequences, those of the model included, together bar the "
+        "whole vocabulary; loosen one of them"
     )

@@ -39,7 +39,7 @@ def choose(
     Returns:
         For each sequence its candidates: up to 2K for K beams, best first; otherwise, and within a
         prefix, one for each live hypothesis; for given targets their next tokens, in their order.
-        Or an EngineError, if the logits of the sequence are not finite, or an InvalidRequestError,
+        Or an EngineError, if the logits of the sequence are not finite, or a NoTokenLeftError,
         if its options bar every token.
     """
     is_any_greedy = any(

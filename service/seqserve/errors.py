@@ -7,6 +7,7 @@ SeqserveError
  +-- OverloadedError         too much work is waiting; says when to come back
  +-- UnavailableError        starting, draining, or the engine is lost
  +-- DeadlineError           the deadline passed before the work was done
+ +-- NoTokenLeftError        options bar every token; a servicer says whose (never on the wire)
  +-- EngineError             the computation failed; details go to the log only
  +-- ModelFolderError        a model folder cannot be served (start-up, never on the wire)
  +-- ConfigurationError      flags, environment or file are wrong (start-up, never on the wire)
@@ -54,6 +55,13 @@ class UnavailableError(SeqserveError):
 
 class DeadlineError(SeqserveError):
     """The deadline passed before the work was done."""
+
+
+class NoTokenLeftError(SeqserveError):
+    """The options of a sequence bar every token; the message says which options may.
+
+    The search knows no fields: a servicer makes it an InvalidRequestError that names the input.
+    """
 
 
 class EngineError(SeqserveError):

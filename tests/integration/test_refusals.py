@@ -26,6 +26,13 @@ def generate(**fields: object) -> generation_pb2.GenerateRequest:
     return generation_pb2.GenerateRequest(**({"model_name": "tiny"} | fields))  # type: ignore[arg-type]
 
 
+ALL = list(range(49))
+"""Every token of the model."""
+NOTHING_LEFT = (
+    "no token to go on with: `min_new_tokens`, `no_repeat_ngram_size`, `repetition_penalty`, "
+    "suppressed tokens and suppressed sequences, those of the model included, together bar the "
+    "whole vocabulary; loosen one of them"
+)
 REFUSALS = [
     (generate(), "inputs", "`inputs` must not be empty"),
     (generate(inputs=[Input()]), "inputs[0]", "`inputs[0]` must set `text` or `token_ids`"),
@@ -98,6 +105,29 @@ REFUSALS = [
         "`length_penalty` has an effect on beam search only; leave it unset or set `num_beams` "
         "above 1",
     ),
+    *(
+        (
+            generate(
+                inputs=[
+                    source([5]),
+                    source([6], suppressed_token_ids=ALL, num_beams=num_beams),
+                    source([7]),
+                ],
+                options=Options(max_new_tokens=3),
+            ),
+            "inputs[1].options",
+            f"`inputs[1].options` leave `inputs[1]` {NOTHING_LEFT}",
+        )
+        for num_beams in (1, 2)
+    ),
+    (
+        generate(
+            inputs=[source([5], suppressed_token_ids=[5]), Input(text="a")],
+            options=Options(suppressed_token_ids=ALL),
+        ),
+        "options",
+        f"`options` leave `inputs[1]` {NOTHING_LEFT}",
+    ),
 ]
 
 
@@ -118,6 +148,19 @@ async def test_invalid_request_names_field_rule_and_value(
     bad_request = error_details_pb2.BadRequest()
     assert any(detail.Unpack(bad_request) for detail in status.details)
     assert bad_request.field_violations[0].field == field
+
+
+async def test_stream_without_any_token_left_names_its_input(serving: MakeServer) -> None:
+    """The same refusal as in one piece, under the name the input has there."""
+    request = generation_pb2.GenerateStreamRequest(
+        model_name="tiny", input=source([5], suppressed_token_ids=ALL)
+    )
+    async with serving() as running:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for _ in running.generation.GenerateStream(request):
+                pass
+    message = f"`input.options` leave `input` {NOTHING_LEFT}"
+    assert status_of(caught.value) == f"INVALID_ARGUMENT: {message}"
 
 
 async def test_tokens_of_a_request_are_bounded(serving: MakeServer) -> None:

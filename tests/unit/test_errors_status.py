@@ -18,6 +18,7 @@ from seqserve.errors import (
     InvalidRequestError,
     ModelFolderError,
     ModelNotFoundError,
+    NoTokenLeftError,
     OverloadedError,
     SeqserveError,
     UnavailableError,
@@ -26,6 +27,8 @@ from seqserve.errors import (
 from seqserve.servicers.status import Status, to_status
 
 START_UP_ONLY = {ModelFolderError, ConfigurationError}
+INSIDE_ONLY = {NoTokenLeftError}
+"""What servicers turn into another error."""
 SECRET = "secret/path"
 
 
@@ -126,11 +129,11 @@ def test_other_errors_have_neither_field_nor_delay() -> None:
 
 
 def test_every_error_on_the_wire_has_a_code() -> None:
-    """Each of our errors is in the table, unless it can only occur at start-up."""
-    assert set(STATUS_CODES) | START_UP_ONLY == {
+    """Each of our errors is in the table, unless it can only occur at start-up or inside."""
+    assert set(STATUS_CODES) | START_UP_ONLY | INSIDE_ONLY == {
         kind for kind in vars(errors).values() if isinstance(kind, type)
     } - {SeqserveError}
-    assert not set(STATUS_CODES) & START_UP_ONLY
+    assert not set(STATUS_CODES) & (START_UP_ONLY | INSIDE_ONLY)
     assert grpc.StatusCode.UNKNOWN not in STATUS_CODES.values()
 
 
@@ -161,5 +164,5 @@ def test_servicers_raise_only_errors_of_the_table() -> None:
 def test_tree_in_the_docstring_is_complete() -> None:
     """The drawing at the top of the module shows every error."""
     assert errors.__doc__ is not None
-    for kind in [*STATUS_CODES, *START_UP_ONLY]:
+    for kind in [*STATUS_CODES, *START_UP_ONLY, *INSIDE_ONLY]:
         assert f"+-- {kind.__name__} " in errors.__doc__

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from seqserve.choice import choose
-from seqserve.errors import InvalidRequestError
+from seqserve.errors import NoTokenLeftError
 from seqserve.rules import TokenRules
 from seqserve.search import make_search
 from seqserve.sequence import GenerateOptions, Hypothesis
@@ -190,9 +190,13 @@ def test_forced_tokens_count_as_certain() -> None:
 @pytest.mark.parametrize("num_beams", [1, 2])
 def test_options_that_leave_nothing_are_refused(num_beams: int) -> None:
     """The message says which options to loosen."""
-    with pytest.raises(InvalidRequestError, match="leave no token to go on with") as caught:
+    with pytest.raises(NoTokenLeftError) as caught:
         decode(num_beams, LOGITS, max_new_tokens=3, suppressed_tokens=tuple(range(6)))
-    assert caught.value.field == "options"
+    assert str(caught.value) == (
+        "no token to go on with: `min_new_tokens`, `no_repeat_ngram_size`, `repetition_penalty`, "
+        "suppressed tokens and suppressed sequences, those of the model included, together bar the "
+        "whole vocabulary; loosen one of them"
+    )
 
 
 def test_barred_tokens_are_no_candidates() -> None:

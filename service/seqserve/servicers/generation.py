@@ -20,6 +20,7 @@ from seqserve.sequence import (
     GenerateOptions,
     Sequence,
 )
+from seqserve.servicers.attribution import attributed
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
 from seqserve.servicers.generation_results import to_result
@@ -67,7 +68,9 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             prepared = await self._prepare(
                 model, inputs, option_layers, request, deadline, caller_of(context)
             )
-            answers = await run(model, [sequence for sequence, _ in prepared])
+            sequences = [sequence for sequence, _ in prepared]
+            with attributed(sequences, inputs, option_layers):
+                answers = await run(model, sequences)
         return generation_pb2.GenerateResponse(
             results=[
                 to_result(model, answer, source, _options(sequence))
@@ -116,15 +119,11 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
+        inputs = [(request.input, "input")]
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, 1) as places:
             ((sequence, source),) = await self._prepare(
-                model,
-                [(request.input, "input")],
-                option_layers,
-                request,
-                deadline,
-                caller_of(context),
+                model, inputs, option_layers, request, deadline, caller_of(context)
             )
             arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
             sequence.on_tokens = arrivals.put_nowait
@@ -132,7 +131,8 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.put_nowait(None))
-                await self._write(model, source, _options(sequence), arrivals, future, context)
+                with attributed([sequence], inputs, option_layers):
+                    await self._write(model, source, _options(sequence), arrivals, future, context)
 
     async def _write(
         self,
