@@ -12,19 +12,15 @@ from typing import Any
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.errors import DeadlineError, InvalidRequestError
+from seqserve.errors import DeadlineError
 from seqserve.registry import Registry, ServedModel
 from seqserve.search import make_search
-from seqserve.sequence import (
-    Answer,
-    GenerateOptions,
-    Sequence,
-)
+from seqserve.sequence import Answer, GenerateOptions, Sequence
 from seqserve.servicers.attribution import attributed
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
 from seqserve.servicers.generation_results import to_result
-from seqserve.servicers.languages import resolve_direction
+from seqserve.servicers.languages import find_bos_chooser, resolve_direction
 from seqserve.servicers.options import resolve_options
 from seqserve.servicers.requests import (
     Source,
@@ -40,7 +36,7 @@ from seqserve.servicers.sources import read_sources
 from seqserve.servicers.stopping import check_target_prefix, make_stops
 from seqserve.servicers.suppression import suppress
 from seqserve.servicers.target_prefix import begin_with_prefix
-from seqserve.servicers.target_texts import Layers, tokenize_targets
+from seqserve.servicers.target_texts import tokenize_targets
 from seqserve.task_record import Task
 from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import TextStream
@@ -189,7 +185,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             layers = [*option_layers, *own]
             chosen = resolve_options(layers, record, self._config)
             direction = resolve_direction(
-                message, field, record, bos_chosen_by=_find_bos_chooser(message, layers)
+                message, field, record, bos_chosen_by=find_bos_chooser(message, layers)
             )
             if direction.forced_bos_token_id is not None:
                 chosen = dataclasses.replace(
@@ -234,21 +230,6 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         for sequence, (_, field) in zip(sequences, inputs, strict=True):
             check_cache(model, sequence, field)
         return list(zip(sequences, sources, strict=True))
-
-
-def _find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> str | None:
-    """The field in which the request says the first token of the target itself."""
-    paths = [path for layer, path in layers if layer.HasField("forced_bos_token_id")]
-    if message.WhichOneof("target_prefix") != "target_prefix_token_ids":
-        return "forced_bos_token_id" if paths else None
-    if paths:
-        field = f"{paths[-1]}.forced_bos_token_id"
-        raise InvalidRequestError(
-            field,
-            "`forced_bos_token_id` has no effect with `target_prefix_token_ids`, which begin with "
-            "the first token; leave one of them out",
-        )
-    return "target_prefix_token_ids"
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 
 from seqserve.errors import InvalidRequestError
+from seqserve.servicers.target_texts import Layers
 from seqserve.task_record import (
     SOURCE_LANGUAGE,
     TARGET_LANGUAGE,
@@ -76,6 +77,25 @@ def resolve_direction(
         code = message.target_language or languages.default_target
         tokens[TARGET_LANGUAGE] = _find(code, languages.target, f"{field}.{TARGET_LANGUAGE}")
     return _to_direction(record, languages, tokens, is_tokenized=is_tokenized)
+
+
+def find_bos_chooser(message: generation_pb2.GenerateInput, layers: Layers) -> str | None:
+    """The field in which a request says the first token of a target itself, or None.
+
+    Raises:
+        InvalidRequestError: Two fields do.
+    """
+    paths = [path for layer, path in layers if layer.HasField("forced_bos_token_id")]
+    if message.WhichOneof("target_prefix") != "target_prefix_token_ids":
+        return "forced_bos_token_id" if paths else None
+    if paths:
+        field = f"{paths[-1]}.forced_bos_token_id"
+        raise InvalidRequestError(
+            field,
+            "`forced_bos_token_id` has no effect with `target_prefix_token_ids`, which begin with "
+            "the first token; leave one of them out",
+        )
+    return "target_prefix_token_ids"
 
 
 def _to_direction(
