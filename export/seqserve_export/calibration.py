@@ -1,7 +1,7 @@
 """What goes through the linear layers of a model on samples, to choose their precision by.
 
 The samples are sources and the targets the model itself writes to them, so that every layer sees
-what it will see in service.
+what it will see in service of targets as long.
 """
 
 import contextlib
@@ -18,7 +18,8 @@ from seqserve_export.verification import SEED, choose_effort, make_row, torch_re
 
 _MAX_ROWS = 256
 """Positions kept of each layer's inputs, drawn from all."""
-_MAX_TARGET_LENGTH = 32
+_MAX_TARGET_LENGTH = 64
+"""Positions decoded of each target at most: what stands far behind is not seen."""
 
 
 class Calibration:
