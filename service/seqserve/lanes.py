@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from functools import partial
 
-from seqserve.sequence import Sequence
+from seqserve.sequence import Priority, Sequence
 from seqserve.worker import Worker
 
 
@@ -19,8 +19,8 @@ class Lanes:
 
     def __init__(self, workers: Items[Worker]) -> None:
         self.workers = list(workers)
-        self._loads = [0] * len(self.workers)
-        """Work each lane has outstanding, see :func:`estimate_work`."""
+        self._loads = [dict.fromkeys(Priority, 0) for _ in self.workers]
+        """Work each lane has outstanding in each class, see :func:`estimate_work`."""
 
     def start(
         self, loop: asyncio.AbstractEventLoop, on_death: Callable[[], None] | None = None
@@ -35,7 +35,12 @@ class Lanes:
             worker.start(loop, on_death)
 
     def submit(self, sequences: Iterable[Sequence]) -> None:
-        """Hands each sequence to the live lane with the least work outstanding.
+        """Hands each sequence to the live lane with the least work outstanding before it.
+
+        That is work of its own class or a higher one, which a sequence waits for: what is urgent
+        goes where little is urgent, however much there is that it overtakes. Where that is equal,
+        the least work of all classes decides. Sequences never change their lane afterwards, and
+        one that has aged into a higher class counts as what it came as.
 
         Those with the most work begin: a call is answered when its last sequence is, and a long
         one that begins last runs with few rows beside it.
@@ -48,18 +53,25 @@ class Lanes:
         shares: list[list[Sequence]] = [[] for _ in self.workers]
         for sequence in sorted(sequences, key=estimate_work, reverse=True):
             # Where none is alive, the first says so.
-            lane = min(alive or [0], key=self._loads.__getitem__)
+            lane = min(alive or [0], key=partial(self._load_before, sequence.priority))
             work = estimate_work(sequence)
-            self._loads[lane] += work
+            self._loads[lane][sequence.priority] += work
             assert isinstance(sequence.future, asyncio.Future)
-            sequence.future.add_done_callback(partial(self._unload, lane, work))
+            unload = partial(self._unload, lane, sequence.priority, work)
+            sequence.future.add_done_callback(unload)
             shares[lane].append(sequence)
         for worker, share in zip(self.workers, shares, strict=True):
             if share:
                 worker.submit(share)
 
-    def _unload(self, lane: int, work: int, _: asyncio.Future[object]) -> None:
-        self._loads[lane] -= work
+    def _load_before(self, priority: Priority, lane: int) -> tuple[int, int]:
+        """Work of a lane that a sequence of a class waits for, and all its work."""
+        loads = self._loads[lane]
+        before = sum(load for other, load in loads.items() if other >= priority)
+        return before, sum(loads.values())
+
+    def _unload(self, lane: int, priority: Priority, work: int, _: asyncio.Future[object]) -> None:
+        self._loads[lane][priority] -= work
 
     def close(self) -> None:
         """Refuses new sequences; those submitted are still answered, then the threads end."""

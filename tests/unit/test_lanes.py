@@ -10,7 +10,7 @@ from seqserve.errors import UnavailableError
 from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes, estimate_work
 from seqserve.metrics import Metrics, ModelMetrics
-from seqserve.sequence import Generation, Sequence
+from seqserve.sequence import Generation, Priority, Sequence
 from seqserve.worker import Worker
 
 PATIENCE_SECONDS = 20.0
@@ -49,6 +49,11 @@ def submissions(*lengths: int, **options: Any) -> tuple[list[Sequence], list[asy
     return [sequence for sequence, _ in pairs], [future for _, future in pairs]
 
 
+def loads(lanes: Lanes) -> list[int]:
+    """Work that each lane has outstanding, of all classes."""
+    return [sum(one.values()) for one in lanes._loads]
+
+
 async def finish(lanes: Lanes, engines: list[FakeEngine]) -> None:
     """Opens the gates and waits until the lanes have ended."""
     for engine in engines:
@@ -65,7 +70,7 @@ async def test_longest_begin_and_go_where_least_is_to_do() -> None:
     lanes.submit(sequences)
     # With one new token each the work is the source and one more.
     assert taken(lanes) == [[30, 2], [10, 9, 8, 4]]
-    assert lanes._loads == [31 + 3, 11 + 10 + 9 + 5]
+    assert loads(lanes) == [31 + 3, 11 + 10 + 9 + 5]
 
 
 async def test_next_call_counts_what_the_last_one_left() -> None:
@@ -74,6 +79,22 @@ async def test_next_call_counts_what_the_last_one_left() -> None:
     for length in (20, 5, 6, 7, 1):
         lanes.submit(submissions(length, max_new_tokens=1)[0])
     assert taken(lanes) == [[20], [5, 7], [6, 1]]
+
+
+async def test_urgent_work_goes_where_little_is_urgent() -> None:
+    """It overtakes what is less so, and only waits for its like; of equals all work counts."""
+    lanes, _ = make_lanes(3)
+    for length, priority in (
+        (50, Priority.LOW),  # the first lane
+        (20, Priority.HIGH),  # the second
+        (30, Priority.NORMAL),  # the third
+        (10, Priority.HIGH),  # the third: of those without urgent work it has the least
+        (5, Priority.HIGH),  # the first, where nothing is urgent
+        (4, Priority.NORMAL),  # the first again: before it come 6 there, 21, and 42
+        (3, Priority.LOW),  # the second, which has the least of all
+    ):
+        lanes.submit(submissions(length, max_new_tokens=1, priority=priority)[0])
+    assert taken(lanes) == [[50, 5, 4], [20, 3], [30, 10]]
 
 
 async def test_rows_and_prefixes_are_work() -> None:
@@ -101,7 +122,7 @@ async def test_load_is_zero_after_answers_and_cancellations() -> None:
     too_wide, wide_future = make_submission(num_beams=9)
     drawn, drawn_future = make_submission(do_sample=True, num_return_sequences=3)
     lanes.submit([*sequences, too_wide, drawn])
-    assert all(lanes._loads)
+    assert all(loads(lanes))
     futures[1].cancel()
     await asyncio.sleep(0)
     for engine in engines:
@@ -119,7 +140,7 @@ async def test_load_is_zero_after_answers_and_cancellations() -> None:
         "Generation",
     ]
     await asyncio.sleep(0)
-    assert lanes._loads == [0, 0]
+    assert loads(lanes) == [0, 0]
     await finish(lanes, engines)
 
 
@@ -137,7 +158,7 @@ async def test_closed_lanes_take_nothing_and_count_nothing() -> None:
     for future in futures:
         future.cancel()
     await asyncio.sleep(0)
-    assert lanes._loads == [0, 0]
+    assert loads(lanes) == [0, 0]
 
 
 async def test_all_lanes_answer_at_once() -> None:
