@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from seqserve_export.graphs import EncodeGraph, cache_names
+from seqserve.session import cache_names
+from seqserve_export.graphs import EncodeGraph
 from seqserve_export.onnx_runner import DecodeRunner, Floats, SourceRunner, make_cache
 from seqserve_export.precision import TOLERANCES, Dtype
 from seqserve_export.quality_verification import compare_quality

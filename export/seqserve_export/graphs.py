@@ -18,18 +18,10 @@ Tensor names follow Optimum (``past_key_values.{layer}.{decoder|encoder}.{key|va
 import torch
 from torch import Tensor, nn
 
+from seqserve.session import cache_names
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.pooling import Pooling
 from seqserve_export.transformer import Cache, Transformer
-
-
-def cache_names(prefix: str, side: str, num_layers: int) -> list[str]:
-    """Names of one side's cache tensors, ``side`` being "decoder" or "encoder"."""
-    return [
-        f"{prefix}.{layer}.{side}.{part}"
-        for layer in range(num_layers)
-        for part in ("key", "value")
-    ]
 
 
 def _flatten(cache: Cache) -> list[Tensor]:

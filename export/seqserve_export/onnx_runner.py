@@ -15,8 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seqserve.session import available_cpus, open_session
-from seqserve_export.graphs import cache_names
+from seqserve.session import available_cpus, cache_names, open_session
 
 Floats = NDArray[np.float32]
 

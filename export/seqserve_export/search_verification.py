@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from seqserve.session import cache_names
 from seqserve_export.errors import VerificationError
-from seqserve_export.graphs import cache_names
 from seqserve_export.onnx_runner import DecodeRunner, OnnxTargets, SourceRunner, make_cache
 from seqserve_export.reference_search import (
     Hypothesis,
