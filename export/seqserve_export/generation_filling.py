@@ -1,12 +1,15 @@
-"""Fills the folder of an encoder-decoder model: graphs, one file of weights, tokenizers."""
+"""Fills the folder of an encoder-decoder model: its graphs, one file of weights, tokenizers."""
 
+from seqserve.manifest import VerificationRecord
 from seqserve.task_record import GenerationRecord
 from seqserve_export.calibration import calibrate
 from seqserve_export.calibration_text import choose_texts, make_random_sources
+from seqserve_export.device_graphs import BestTokensGraph, MoveRowsGraph
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.graphs import DecodeGraph, EncodeGraph
 from seqserve_export.mapping_verification import compare_with_transformers
+from seqserve_export.move_verification import compare_best_tokens, compare_moves
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
 from seqserve_export.precision import Reduction, copy_in_precision
@@ -36,6 +39,8 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     encode_path = write_graph(EncodeGraph(model), order.folder, "encode", weights)
     decode_path = write_graph(DecodeGraph(model), order.folder, "decode", weights)
     rank_path = write_rank_graph(order.folder)
+    if order.dtype == "fp16":
+        checks += _write_device_graphs(model, order, weights)
     order.on_phase(Phase.VERIFY_GRAPHS)
     verifier = GenerationVerifier(source, encode_path, decode_path, model=model, dtype=order.dtype)
     found = verifier.verify()
@@ -51,7 +56,7 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
         fp32_layers=reduction.fp32_layers,
         layers=reduction.layers,
         calibrated_on=calibrated_on,
-        generation=_make_record(source),
+        generation=_make_record(source, is_for_devices=order.dtype == "fp16"),
     )
 
 
@@ -89,13 +94,27 @@ def _save_tokenizers(source: GenerationSource, order: Order) -> None:
         source.target_tokenizer.save(str(order.folder / TARGET_TOKENIZER_FILE))
 
 
-def _make_record(source: GenerationSource) -> GenerationRecord:
+def _write_device_graphs(
+    model: Transformer, order: Order, weights: WeightFile
+) -> list[VerificationRecord]:
+    """Writes what only devices need, and verifies it."""
+    move_rows_path = write_graph(MoveRowsGraph(model), order.folder, "move_rows", weights)
+    best_tokens_path = write_graph(BestTokensGraph(model), order.folder, "best_tokens", weights)
+    return [
+        compare_moves(model, move_rows_path).to_record(),
+        compare_best_tokens(model, best_tokens_path).to_record(),
+    ]
+
+
+def _make_record(source: GenerationSource, *, is_for_devices: bool) -> GenerationRecord:
     config, generation = source.model.config, source.generation
     has_own_target = source.target_tokenizer is not None
     return GenerationRecord(
         encode_graph="encode.onnx",
         decode_graph="decode.onnx",
         rank_graph="rank.onnx",
+        move_rows_graph="move_rows.onnx" if is_for_devices else None,
+        best_tokens_graph="best_tokens.onnx" if is_for_devices else None,
         target_tokenizer=TARGET_TOKENIZER_FILE if has_own_target else SOURCE_TOKENIZER_FILE,
         target_vocabulary_size=config.target_vocabulary_size,
         # Every fed token needs a position, and the last new token is never fed: as many new tokens

@@ -8,6 +8,8 @@ An encoder-decoder model has two:
   and, under other names, as outputs. The server binds both names to one buffer, so that the
   operator writes in place.
 
+One in half precision has those of :mod:`seqserve_export.device_graphs`, too.
+
 An encoder-only model has one:
 
 * :class:`EmbedGraph` maps source tokens to one vector per source.

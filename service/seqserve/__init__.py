@@ -9,7 +9,8 @@ The way of one request:
 3. ``scheduler``: pure policy. Which sequences go into the next batch, and what becomes of them;
    ``waiting_queue`` says whose turn it is, ``intake`` who fits, ``row_layout`` who has which row.
 4. ``engine``: one batch through onnxruntime; ``cache`` holds keys and values, ``choice`` picks
-   tokens, ``search`` makes what keeps the hypotheses.
+   tokens, ``search`` makes what keeps the hypotheses. On a GPU ``device_engine``, ``device_cache``
+   and ``best_choice`` take the places of the first three.
 5. The answer goes back to the event loop; the servicer detokenizes and replies.
 
 Shapes are written in one alphabet: B rows of the batch, K beams, S source length, T target length,

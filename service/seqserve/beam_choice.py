@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.errors import EngineError, NoTokenLeftError
+from seqserve.no_choice import not_finite, nothing_left
 from seqserve.ranking import largest_indices, log_sum_exp
 from seqserve.sequence import Candidate, SearchState
 
@@ -169,17 +169,3 @@ def _go_through(
     values = log_probabilities[tokens]
     totals = values + np.float32(search.scores[index])
     return RankedRow(tokens.tolist(), values.tolist(), totals.tolist(), frozenset())
-
-
-def not_finite() -> EngineError:
-    """The answer to logits that mean nothing."""
-    return EngineError("the model returned logits that are not finite")
-
-
-def nothing_left() -> NoTokenLeftError:
-    """The answer to options that bar everything."""
-    return NoTokenLeftError(
-        "no token to go on with: `min_new_tokens`, `no_repeat_ngram_size`, `repetition_penalty`, "
-        "suppressed tokens and suppressed sequences, those of the model included, together bar the "
-        "whole vocabulary; loosen one of them"
-    )

@@ -10,14 +10,8 @@ from collections.abc import Sequence as Rows
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.beam_choice import (
-    Rank,
-    RankedRow,
-    choose_beams,
-    not_finite,
-    nothing_left,
-    rank_beams,
-)
+from seqserve.beam_choice import Rank, RankedRow, choose_beams, rank_beams
+from seqserve.no_choice import not_finite, nothing_left
 from seqserve.ranking import largest_indices, log_sum_exp, rank_rows
 from seqserve.sampling import draw_number, draw_token
 from seqserve.sequence import Candidate, SearchState, TokenLogProbability
@@ -66,10 +60,9 @@ def _choose_for(
     """The candidates of one sequence; ``winners`` are the best token and logit of each row."""
     if isinstance(search, TargetScoring):
         return _score_given(search, rows, logits)
+    if (given := follow_prefix(search)) is not None:
+        return given
     options, position = search.options, search.target_length
-    if position < len(options.target_prefix):
-        token = options.target_prefix[position]
-        return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
     tops = _find_top(logits, rows, options.top_log_probability_count)
     if options.num_beams > 1:
         outcome = choose_beams(search, rows, logits, ranked)
@@ -80,6 +73,15 @@ def _choose_for(
     if isinstance(outcome, Exception) or not tops:
         return outcome
     return [candidate._replace(top=tops[candidate.parent]) for candidate in outcome]
+
+
+def follow_prefix(search: SearchState) -> list[Candidate] | None:
+    """The candidates of a sequence within its prefix; None behind it."""
+    prefix, position = search.options.target_prefix, search.target_length
+    if position >= len(prefix):
+        return None
+    token = prefix[position]
+    return [Candidate(index, token, score, 0.0) for index, score in enumerate(search.scores)]
 
 
 def _find_top(

@@ -13,6 +13,7 @@ from typing import Any, Literal, Self
 
 import pydantic
 
+from seqserve.device import Device
 from seqserve.errors import ConfigurationError
 
 PREFIX = "SEQSERVE_"
@@ -41,6 +42,11 @@ class ServerConfig(pydantic.BaseModel):
     metrics_port: int = pydantic.Field(
         default=9090, ge=0, le=65535, description="Prometheus metrics over HTTP; 0 picks one."
     )
+    device: Device = pydantic.Field(
+        default="cpu",
+        description="Where models are computed; cuda needs seqserve[gpu] and models exported with "
+        "--dtype fp16.",
+    )
     threads: int = pydantic.Field(
         default=0,
         ge=0,
@@ -52,7 +58,7 @@ class ServerConfig(pydantic.BaseModel):
         ge=0,
         le=64,
         description="Running batches of a model that generates, which share its threads; "
-        "0: one for each thread, at most 4.",
+        "0: one for each thread, at most 4. On cuda there is one.",
     )
     max_batch_size: int = pydantic.Field(
         default=128, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
@@ -69,7 +75,8 @@ class ServerConfig(pydantic.BaseModel):
         default=0,
         ge=0,
         description="Bytes for keys and values of a model's running inputs; 0: its share of a "
-        "quarter of the memory, and at least what one input of full length takes.",
+        "quarter of the memory, on cuda of 2 GiB of the GPU, and at least what one input of full "
+        "length takes.",
     )
     priority_ageing_seconds: float = pydantic.Field(
         default=5.0,
@@ -131,6 +138,11 @@ class ServerConfig(pydantic.BaseModel):
             raise ValueError(
                 f"max_num_beams ({self.max_num_beams}) exceeds max_batch_size "
                 f"({self.max_batch_size})"
+            )
+        if self.device == "cuda" and self.lanes > 1:
+            raise ValueError(
+                f"lanes ({self.lanes}) must be 1 with device cuda: lanes would wait for each other "
+                "on the one device"
             )
         return self
 

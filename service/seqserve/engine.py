@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
+from seqserve.device import Device
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
@@ -142,11 +143,13 @@ class EmbeddingEngine:
 
     first_phase: Phase = "embed"
 
-    def __init__(self, folder: Path, manifest: Manifest, *, num_threads: int) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, num_threads: int, device: Device = "cpu"
+    ) -> None:
         record = manifest.embedding
         assert record is not None
         path = folder / record.embed_graph
-        self._session = open_session(path, num_threads=num_threads)
+        self._session = open_session(path, num_threads=num_threads, device=device)
         check_names(
             self._session,
             path,
@@ -178,7 +181,9 @@ class PredictionEngine:
 
     first_phase: Phase = "embed"
 
-    def __init__(self, folder: Path, manifest: Manifest, *, num_threads: int) -> None:
+    def __init__(
+        self, folder: Path, manifest: Manifest, *, num_threads: int, device: Device = "cpu"
+    ) -> None:
         record = manifest.prediction
         assert record is not None
         path = folder / record.graph
@@ -187,7 +192,7 @@ class PredictionEngine:
         self._mask_token = None
         if manifest.mask_filling is not None:
             self._mask_token = manifest.mask_filling.mask_token_id
-        self._session = open_session(path, num_threads=num_threads)
+        self._session = open_session(path, num_threads=num_threads, device=device)
         inputs = ["input_ids", "source_lengths"]
         if self._has_token_types:
             inputs.append("token_type_ids")

@@ -137,8 +137,12 @@ class Manifest(Record):
                 self.generation.decode_graph,
                 self.generation.target_tokenizer,
             ]
-            if self.generation.rank_graph is not None:
-                names.append(self.generation.rank_graph)
+            optional_graphs = (
+                self.generation.rank_graph,
+                self.generation.move_rows_graph,
+                self.generation.best_tokens_graph,
+            )
+            names += [name for name in optional_graphs if name is not None]
         if self.embedding is not None:
             names.append(self.embedding.embed_graph)
         if self.prediction is not None:

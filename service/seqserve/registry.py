@@ -10,9 +10,12 @@ import structlog
 from seqserve.admission import Admission
 from seqserve.cache_budget import CacheBudget, CacheExtent
 from seqserve.config import ServerConfig
+from seqserve.device import check_device, check_format
+from seqserve.device_check import check_results
+from seqserve.device_engine import DeviceEngine
 from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
-from seqserve.generation_graphs import open_generation_graphs
+from seqserve.generation_graphs import open_device_graphs, open_generation_graphs
 from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes
 from seqserve.manifest import MANIFEST_FILE, Manifest, read_manifest
@@ -27,6 +30,8 @@ _log = structlog.get_logger(__name__)
 
 _MAX_LANES = 4
 """Chosen by default: more would leave each with few rows, unless the load is heavy."""
+_DEVICE_CACHE_BYTES = 2 * 1024**3
+"""What caches on a device have by default: how much memory it has, onnxruntime does not tell."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -41,6 +46,8 @@ class ServedModel:
     metrics: ModelMetrics
     budget: CacheBudget | None
     """Of the cache; None for models without one."""
+    is_batch_invariant: bool
+    """Whether export found results not to depend on the batch; it has not looked at devices."""
 
     @property
     def label(self) -> str:
@@ -61,6 +68,7 @@ def open_model(
 
     Raises:
         ModelFolderError: The folder cannot be served.
+        ConfigurationError: It cannot be served on the device that is set.
     """
     manifest = read_manifest(folder)
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
@@ -68,30 +76,35 @@ def open_model(
             f"{folder} holds {manifest.name}/{manifest.version}; a model folder is "
             "STORE/NAME/VERSION"
         )
+    check_format(manifest, config.device)
     source_tokenizer = Tokenizer(folder / manifest.source_tokenizer)
     _check_vocabulary(folder, source_tokenizer, manifest.source_vocabulary_size)
     target_tokenizer = source_tokenizer
     model_metrics = ModelMetrics(metrics, manifest.name, manifest.version)
     num_threads = config.threads or available_cpus()
+    check_results(folder, manifest, num_threads=num_threads, device=config.device)
     engines: list[Engine]
     budget: CacheBudget | None = None
     if manifest.generation is not None:
         _check_beams(folder, manifest.generation.num_beams, config.max_num_beams)
         target_tokenizer = Tokenizer(folder / manifest.generation.target_tokenizer)
         _check_vocabulary(folder, target_tokenizer, manifest.generation.target_vocabulary_size)
+        generation: list[GenerationEngine] | list[DeviceEngine]
         generation = _open_generation_engines(folder, manifest, config, num_threads)
         engines = list(generation)
         budget = _make_budget(generation, manifest, config, num_models)
         model_metrics.set_cache_budget(budget.max_bytes * len(engines))
     elif manifest.embedding is not None:
-        engines = [EmbeddingEngine(folder, manifest, num_threads=num_threads)]
+        engines = [EmbeddingEngine(folder, manifest, num_threads=num_threads, device=config.device)]
     else:
-        engines = [PredictionEngine(folder, manifest, num_threads=num_threads)]
+        engines = [
+            PredictionEngine(folder, manifest, num_threads=num_threads, device=config.device)
+        ]
     name = f"{manifest.name}/{manifest.version}"
-    if not manifest.is_batch_invariant:
-        _log.warning(
-            "last bits of results may depend on the batch, as the export found", model=name
-        )
+    is_batch_invariant = manifest.is_batch_invariant and config.device == "cpu"
+    if not is_batch_invariant:
+        reason = "as the export found" if config.device == "cpu" else f"on {config.device}"
+        _log.warning(f"last bits of results may depend on the batch, {reason}", model=name)
     limits = SchedulerLimits(
         config.max_batch_size,
         config.max_batch_tokens,
@@ -111,13 +124,22 @@ def open_model(
         admission=Admission(config.max_outstanding),
         metrics=model_metrics,
         budget=budget,
+        is_batch_invariant=is_batch_invariant,
     )
 
 
 def _open_generation_engines(
     folder: Path, manifest: Manifest, config: ServerConfig, num_threads: int
-) -> list[GenerationEngine]:
-    """One engine for each lane."""
+) -> list[GenerationEngine] | list[DeviceEngine]:
+    """One engine for each lane; on a device there is one."""
+    if config.device != "cpu":
+        graphs = open_generation_graphs(
+            folder, manifest, num_threads=num_threads, device=config.device
+        )
+        device_graphs = open_device_graphs(
+            folder, manifest, num_threads=num_threads, device=config.device
+        )
+        return [DeviceEngine(graphs, device_graphs, manifest, max_rows=config.max_batch_size)]
     num_lanes = config.lanes or min(num_threads, _MAX_LANES)
     threads_per_lane = max(1, num_threads // num_lanes)
     graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
@@ -131,18 +153,23 @@ def _open_generation_engines(
 
 
 def _make_budget(
-    engines: list[GenerationEngine], manifest: Manifest, config: ServerConfig, num_models: int
+    engines: list[GenerationEngine] | list[DeviceEngine],
+    manifest: Manifest,
+    config: ServerConfig,
+    num_models: int,
 ) -> CacheBudget:
     """The budget of each lane: of what is set, or of the model's share of the memory.
 
-    By default a quarter of the memory is shared, so that weights, activations and other programs
-    have the rest; lanes have equal parts. What an input of full length takes with the model's own
-    beams is always granted: nobody should have to set anything for it.
+    By default a quarter of the memory is shared, or :data:`_DEVICE_CACHE_BYTES` of a device, so
+    that weights, activations and other programs have the rest; lanes have equal parts. What an
+    input of full length takes with the model's own beams is always granted: nobody should have to
+    set anything for it.
     """
     record = manifest.generation
     assert record is not None
     engine = engines[0]
-    share = (config.cache_bytes or available_memory() // 4 // num_models) // len(engines)
+    shared = available_memory() // 4 if config.device == "cpu" else _DEVICE_CACHE_BYTES
+    share = (config.cache_bytes or shared // num_models) // len(engines)
     budget = engine.budget(share)
     longest = CacheExtent(record.num_beams, record.max_target_length, manifest.max_source_length)
     needed = budget.bytes_for(longest)
@@ -190,7 +217,9 @@ class Registry:
 
         Raises:
             ModelFolderError: The store is absent or empty, or one of its models cannot be served.
+            ConfigurationError: The device cannot be used, or not for one of the models.
         """
+        check_device(config.device)
         store = config.models
         if not store.is_dir():
             raise ModelFolderError(f"{store} is not a folder; export a model into it first")

@@ -11,6 +11,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from seqserve.device import Device, check_session, providers_for
 from seqserve.errors import ModelFolderError
 
 
@@ -51,18 +52,25 @@ _opening = threading.Lock()
 
 
 def open_session(
-    path: Path, *, num_threads: int, is_decoding: bool = False, keeps_memory: bool = False
+    path: Path,
+    *,
+    num_threads: int,
+    is_decoding: bool = False,
+    keeps_memory: bool = False,
+    device: Device = "cpu",
 ) -> onnxruntime.InferenceSession:
-    """Opens a graph for serving on CPU.
+    """Opens a graph for serving.
 
     Args:
         path: The graph.
         num_threads: Threads to compute with.
         is_decoding: Whether each row has one query, and keys of its own number.
         keeps_memory: Whether what a run took is kept for the next; for many short runs.
+        device: Where it is computed.
 
     Raises:
         ModelFolderError: onnxruntime rejects the file.
+        ConfigurationError: The device cannot be used.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = num_threads
@@ -70,23 +78,30 @@ def open_session(
     options.log_severity_level = 3
     # A memory pattern is kept per set of input shapes, and shapes change with every batch.
     options.enable_mem_pattern = False
-    # An arena would keep what the largest batch took, in every model, and saves a long run no time.
-    options.enable_cpu_mem_arena = keeps_memory
-    options.add_session_config_entry("session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS))
+    is_on_cpu = device == "cpu"
+    if is_on_cpu:
+        # An arena would keep what the largest batch took, in every model, and saves a long run no
+        # time.
+        options.enable_cpu_mem_arena = keeps_memory
+        options.add_session_config_entry(
+            "session.intra_op.spin_duration_us", str(_SPIN_MICROSECONDS)
+        )
     # NOTE: session.set_denormal_as_zero stays off. It changes the mode of the pool's threads and of
     # the thread that opens the session, but not of the one that runs it, so that the bits of a
     # result would depend on which thread computed which row.
     try:
-        with _flash_attention(is_allowed=not is_decoding):
-            return onnxruntime.InferenceSession(
+        with _flash_attention(is_allowed=not (is_on_cpu and is_decoding)):
+            session = onnxruntime.InferenceSession(
                 str(path),
                 sess_options=options,
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=_SLOW_FUSIONS,
+                providers=providers_for(device),
+                disabled_optimizers=_SLOW_FUSIONS if is_on_cpu else None,
             )
     except Exception as error:  # onnxruntime's exceptions share no public base class
         first_line = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelFolderError(f"{path} is rejected by onnxruntime: {first_line}") from error
+    check_session(session, device)
+    return session
 
 
 @contextlib.contextmanager
@@ -192,10 +207,17 @@ def cache_names(prefix: str, side: str, num_layers: int) -> list[str]:
     ]
 
 
-def pad(rows: list[tuple[int, ...]]) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+def row_names(prefix: str, num_layers: int) -> list[str]:
+    """Tensor names of the graph that moves rows, whichever side it works on."""
+    return [f"{prefix}.{layer}.{part}" for layer in range(num_layers) for part in ("key", "value")]
+
+
+def pad(
+    rows: list[tuple[int, ...]], min_length: int = 0
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
     """Pads token rows on the right: ids [B, S] and lengths [B]. Padding is never attended to."""
     lengths = np.array([len(row) for row in rows], np.int32)
-    ids = np.zeros((len(rows), int(lengths.max())), np.int64)
+    ids = np.zeros((len(rows), max(min_length, int(lengths.max()))), np.int64)
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
     return ids, lengths

@@ -96,6 +96,10 @@ class GenerationRecord(Record):
     decode_graph: FileName
     rank_graph: FileName | None = None
     """What ranks vocabularies for beam search; without it numpy does, and takes longer."""
+    move_rows_graph: FileName | None = None
+    """Copies rows of caches in the memory of a device; None in formats for processors alone."""
+    best_tokens_graph: FileName | None = None
+    """Finds the best tokens in the memory of a device; comes with ``move_rows_graph``."""
     target_tokenizer: FileName
     target_vocabulary_size: Count
     max_target_length: Count
@@ -130,6 +134,8 @@ class GenerationRecord(Record):
 
     @pydantic.model_validator(mode="after")
     def _check_ranges(self) -> Self:
+        if (self.move_rows_graph is None) != (self.best_tokens_graph is None):
+            raise ValueError("move_rows_graph and best_tokens_graph must come together")
         if self.max_new_tokens > self.max_target_length:
             raise ValueError("max_new_tokens exceeds max_target_length")
         if self.min_new_tokens > self.max_new_tokens:

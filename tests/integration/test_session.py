@@ -1,8 +1,10 @@
 """onnxruntime sessions as the server opens them."""
 
+import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -11,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from seqserve.device import Device
 from seqserve.session import open_session
 
 SIZE = 256
@@ -70,3 +73,39 @@ def test_opening_thread_does_not_change_a_bit(graph: Path, num_threads: int) -> 
     assert np.count_nonzero(outputs[0]) > 0.9 * outputs[0].size
     for output in outputs[1:]:
         assert np.array_equal(output, outputs[0])
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_settings_of_the_processor_are_for_it_alone(
+    graph: Path, monkeypatch: pytest.MonkeyPatch, device: Device
+) -> None:
+    """Spinning, arena, fusions and attention kernel are chosen by what was measured on it."""
+    opened: list[dict[str, Any]] = []
+
+    class FakeSession:
+        def __init__(self, path: str, *, sess_options: Any, **settings: Any) -> None:
+            variables = {"flash": "ORT_GQA_DISABLE_FLASH_ATTENTION" not in os.environ}
+            opened.append({"options": sess_options, **settings, **variables})
+
+        def get_providers(self) -> list[str]:
+            return ["CUDAExecutionProvider", "CPUExecutionProvider"]
+
+    monkeypatch.delenv("ORT_GQA_DISABLE_FLASH_ATTENTION", raising=False)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", FakeSession)
+    open_session(graph, num_threads=1, is_decoding=True, device=device)
+    (one,) = opened
+    is_on_cpu = device == "cpu"
+    options = one["options"]
+    assert options.enable_cpu_mem_arena is not is_on_cpu
+    assert bool(one["disabled_optimizers"]) is is_on_cpu
+    assert one["flash"] is not is_on_cpu
+    first = one["providers"][0]
+    assert (first if is_on_cpu else first[0]) == (
+        "CPUExecutionProvider" if is_on_cpu else "CUDAExecutionProvider"
+    )
+    entry = "session.intra_op.spin_duration_us"
+    if is_on_cpu:
+        assert options.get_session_config_entry(entry) == "50"
+    else:
+        with pytest.raises(RuntimeError, match=entry):
+            options.get_session_config_entry(entry)

@@ -229,6 +229,7 @@ def test_malformed_json_is_refused(content: bytes, folder: Path) -> None:
         ("generation", "pad_token_id", 99, "pad_token_id is not in the target vocabulary"),
         ("generation", "decoder_start_token_id", -1, "generation.decoder_start_token_id: Input"),
         ("generation", "max_new_tokens", 51, "max_new_tokens exceeds max_target_length"),
+        ("generation", "move_rows_graph", "a.onnx", "best_tokens_graph must come together"),
         ("generation", "num_beams", 0, "generation.num_beams: Input should be greater than"),
         ("generation", "repetition_penalty", 0.001, "generation.repetition_penalty: Input should"),
         ("generation", "repetition_penalty", 1e12, "generation.repetition_penalty: Input should"),
@@ -274,3 +275,12 @@ def test_task_without_its_section_is_refused(folder: Path) -> None:
     write_manifest(make_manifest(folder), folder)
     edit(folder, lambda content: content["tasks"].append("embed"))
     assert "task embed and section embedding must come together" in refusal(folder)
+
+
+def test_graphs_for_devices_are_among_the_files(tmp_path: Path) -> None:
+    """A model that names them cannot do without them."""
+    record = make_generation_record().model_copy(
+        update={"move_rows_graph": "move_rows.onnx", "best_tokens_graph": "best_tokens.onnx"}
+    )
+    with pytest.raises(ValueError, match=r"move_rows\.onnx is used but not listed in files"):
+        make_manifest(tmp_path, generation=record)

@@ -98,7 +98,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             source_vocabulary_size=manifest.source_vocabulary_size,
             source=manifest.provenance.source,
             max_inputs_per_request=self._config.max_inputs_per_request,
-            is_batch_invariant=manifest.is_batch_invariant,
+            is_batch_invariant=model.is_batch_invariant,
         )
         if manifest.generation is not None:
             message.generation.CopyFrom(

@@ -434,8 +434,9 @@ class Model(_message.Message):
     """Most inputs a request may hold."""
     is_batch_invariant: _builtins.bool
     """Whether the export found results to be the same bit for bit, alone and among others in a batch,
-    on the machine where it ran. If false, results are those of the verified tolerance, and their
-    last bits may depend on what else the server computes.
+    on the machine where it ran; false where the server computes on a GPU, of which the export
+    knows nothing. If false, results are those of the verified tolerance, and their last bits may
+    depend on what else the server computes.
     """
     @_builtins.property
     def tasks(self) -> _containers.RepeatedScalarFieldContainer[Global___Task.ValueType]:
