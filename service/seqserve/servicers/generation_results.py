@@ -9,6 +9,7 @@ from seqserve.sequence import (
     GenerateOptions,
     Generation,
     Hypothesis,
+    Timing,
     TokenLogProbability,
 )
 from seqserve.servicers.requests import Source, to_duration
@@ -35,17 +36,21 @@ def to_result(
             for hypothesis in answer.hypotheses
         ),
     )
-    timing = answer.timing
     return generation_pb2.GenerateResult(
         hypotheses=[_hypothesis(model, hypothesis, options) for hypothesis in answer.hypotheses],
         source_token_count=len(source.tokens),
         truncated_token_count=source.num_truncated,
-        timing=generation_pb2.GenerationTiming(
-            queue_duration=to_duration(timing.queue_seconds),
-            encode_duration=to_duration(timing.encode_seconds),
-            decode_duration=to_duration(timing.decode_seconds),
-        ),
+        timing=to_timing(answer.timing),
         seed=options.seed if options.do_sample else None,
+    )
+
+
+def to_timing(timing: Timing) -> generation_pb2.GenerationTiming:
+    """Where the time went, as a message."""
+    return generation_pb2.GenerationTiming(
+        queue_duration=to_duration(timing.queue_seconds),
+        encode_duration=to_duration(timing.encode_seconds),
+        decode_duration=to_duration(timing.decode_seconds),
     )
 
 

@@ -10,10 +10,14 @@ from typing import Any
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.errors import InvalidRequestError
 from seqserve.manifest import Manifest
 from seqserve.registry import Registry, ServedModel
-from seqserve.servicers.requests import check_count, check_text, check_token_count
+from seqserve.servicers.requests import (
+    check_count,
+    check_text,
+    check_token_count,
+    check_token_ids,
+)
 from seqserve.task_record import (
     ClassificationRecord,
     GenerationRecord,
@@ -147,12 +151,7 @@ def _detokenize(
     texts = []
     for row, sequence in enumerate(sequences):
         token_ids = list(sequence.token_ids)
-        for index, token in enumerate(token_ids):
-            if not 0 <= token < size:
-                field = f"sequences[{row}].token_ids[{index}]"
-                raise InvalidRequestError(
-                    field, f"`{field}` must be at least 0 and below {size}, but is {token}"
-                )
+        check_token_ids(token_ids, size, f"sequences[{row}].token_ids")
         texts.append(model.target_tokenizer.decode(token_ids))
     return model_pb2.DetokenizeResponse(texts=texts, model=_reference(model))
 

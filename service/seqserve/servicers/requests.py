@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
 from typing import NamedTuple
 
@@ -18,8 +18,8 @@ from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import priority_pb2
 
-INLINE_BYTES = 4096
-"""Texts up to this size are tokenized in well under a millisecond; a hop to a thread costs more."""
+INLINE_CHARACTERS = 4096
+"""Texts of so many in all take well under a millisecond to tokenize; a hop to a thread, more."""
 
 _PRIORITIES: dict[int, Priority] = {
     priority_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
@@ -75,6 +75,17 @@ def check_token_count(
             f"`{field}` must hold at most {config.max_tokens_per_request} tokens in all "
             f"(max_tokens_per_request), but {found} {num_tokens}",
         )
+
+
+def check_token_ids(token_ids: Iterable[int], vocabulary_size: int, field: str) -> None:
+    """Refuses ids outside the vocabulary: they would read the embedding of another token."""
+    for index, token in enumerate(token_ids):
+        if not 0 <= token < vocabulary_size:
+            raise InvalidRequestError(
+                f"{field}[{index}]",
+                f"`{field}[{index}]` must be at least 0 and below {vocabulary_size}, but is "
+                f"{token}",
+            )
 
 
 def check_cache(
@@ -142,7 +153,7 @@ async def tokenize(
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
     if frames is None:
         frames = [Frame((), ())] * len(texts)
-    if sum(map(len, texts)) <= INLINE_BYTES:
+    if sum(map(len, texts)) <= INLINE_CHARACTERS:
         sources = _encode(tokenizer, texts, frames, limit)
     else:
         sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)

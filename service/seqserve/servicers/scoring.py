@@ -9,6 +9,7 @@ from seqserve.config import ServerConfig
 from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Generation, Hypothesis, Sequence, Timing
 from seqserve.servicers.deadline import Deadline
+from seqserve.servicers.generation_results import to_timing
 from seqserve.servicers.languages import Direction, resolve_direction
 from seqserve.servicers.requests import (
     Source,
@@ -16,7 +17,6 @@ from seqserve.servicers.requests import (
     check_cache,
     resolve_priority,
     run,
-    to_duration,
 )
 from seqserve.servicers.sources import read_sources
 from seqserve.servicers.targets import check_counts, read_targets
@@ -128,11 +128,7 @@ def _to_results(
             ],
             source_token_count=len(source.tokens),
             truncated_token_count=source.num_truncated,
-            timing=generation_pb2.GenerationTiming(
-                queue_duration=to_duration(timings[index].queue_seconds),
-                encode_duration=to_duration(timings[index].encode_seconds),
-                decode_duration=to_duration(timings[index].decode_seconds),
-            ),
+            timing=to_timing(timings[index]),
         )
         for index, source in enumerate(sources)
     ]

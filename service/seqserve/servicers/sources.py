@@ -12,6 +12,7 @@ from seqserve.servicers.requests import (
     check_length,
     check_text,
     check_token_count,
+    check_token_ids,
     tokenize,
 )
 from seqserve.v1 import generation_pb2
@@ -70,23 +71,12 @@ async def read_sources(
 def _read_token_ids(
     model: ServedModel, token_ids: Items[int], field: str, truncate: bool
 ) -> Source:
-    """Checks token ids: an id outside the vocabulary would read another token's embedding."""
+    """Checks token ids, and cuts them where that is allowed."""
     if not token_ids:
         raise InvalidRequestError(field, f"`{field}` must not be empty")
     limit, length = model.manifest.max_source_length, len(token_ids)
     if not truncate:
         check_length(length, limit, field)
     kept = tuple(token_ids[:limit])
-    check_token_ids(kept, model.manifest.source_vocabulary_size, field)
+    check_token_ids(kept, model.manifest.source_vocabulary_size, f"{field}.values")
     return Source(kept, length - len(kept))
-
-
-def check_token_ids(token_ids: Items[int], vocabulary_size: int, field: str) -> None:
-    """Refuses ids that no embedding belongs to."""
-    for index, token in enumerate(token_ids):
-        if not 0 <= token < vocabulary_size:
-            raise InvalidRequestError(
-                f"{field}.values[{index}]",
-                f"`{field}.values[{index}]` must be at least 0 and below {vocabulary_size}, but "
-                f"is {token}",
-            )

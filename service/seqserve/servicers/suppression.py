@@ -4,7 +4,8 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
-from seqserve.servicers.target_texts import Layers, TargetTexts, check_target_tokens
+from seqserve.servicers.requests import check_token_ids
+from seqserve.servicers.target_texts import Layers, TargetTexts
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
@@ -26,7 +27,7 @@ def suppress(
     for message, path in reversed(layers):
         if message.suppressed_token_ids and not token_ids:
             field = f"{path}.suppressed_token_ids"
-            check_target_tokens(message.suppressed_token_ids, field, record)
+            check_token_ids(message.suppressed_token_ids, record.target_vocabulary_size, field)
             token_ids.update(message.suppressed_token_ids)
         if message.suppressed_sequences and not sequences:
             for index, sequence in enumerate(message.suppressed_sequences):
@@ -67,7 +68,7 @@ def _read_sequence(
                     f"`{field}` must have at most {_MAX_SUPPRESSED_LENGTH} tokens, but has "
                     f"{len(token_ids)}",
                 )
-            check_target_tokens(token_ids, f"{field}.values", record)
+            check_token_ids(token_ids, record.target_vocabulary_size, f"{field}.values")
             found = {tuple(token_ids)}
         case _:
             raise InvalidRequestError(field, f"`{field}` must set `text` or `token_ids`")

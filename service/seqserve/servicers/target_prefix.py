@@ -4,7 +4,8 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.sequence import GenerateOptions
-from seqserve.servicers.target_texts import TargetTexts, check_target_tokens
+from seqserve.servicers.requests import check_token_ids
+from seqserve.servicers.target_texts import TargetTexts
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
@@ -48,7 +49,7 @@ def begin_with_prefix(
         if not token_ids:
             raise InvalidRequestError(field, f"`{field}` must not be empty")
         prefix = tuple(token_ids[: record.max_target_length])
-        check_target_tokens(prefix, f"{field}.values", record)
+        check_token_ids(prefix, record.target_vocabulary_size, f"{field}.values")
     left = record.max_target_length - len(prefix)
     if left < 1:
         raise InvalidRequestError(

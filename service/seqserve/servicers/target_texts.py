@@ -7,8 +7,7 @@ from collections.abc import Sequence as Items
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.registry import ServedModel
-from seqserve.servicers.requests import INLINE_BYTES, check_text
-from seqserve.task_record import GenerationRecord
+from seqserve.servicers.requests import INLINE_CHARACTERS, check_text
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import generation_pb2
 
@@ -80,7 +79,7 @@ async def tokenize_targets(
             if sequence.WhichOneof("sequence") == "text":
                 _check_suppressed_text(sequence.text, f"{field}[{index}].text", config)
                 texts.update(_forms(sequence.text))
-    if sum(map(len, texts)) <= INLINE_BYTES:
+    if sum(map(len, texts)) <= INLINE_CHARACTERS:
         return TargetTexts(_tokenize(model.target_tokenizer, texts))
     return TargetTexts(await asyncio.to_thread(_tokenize, model.target_tokenizer, texts))
 
@@ -103,14 +102,3 @@ def _check_suppressed_text(text: str, field: str, config: ServerConfig) -> None:
         raise InvalidRequestError(
             field, f"`{field}` must have at most {_MAX_SUPPRESSED_BYTES} bytes, but has {size}"
         )
-
-
-def check_target_tokens(token_ids: Iterable[int], field: str, record: GenerationRecord) -> None:
-    """Refuses ids that are not in the target vocabulary."""
-    size = record.target_vocabulary_size
-    for index, token in enumerate(token_ids):
-        if not 0 <= token < size:
-            raise InvalidRequestError(
-                f"{field}[{index}]",
-                f"`{field}[{index}]` must be at least 0 and below {size}, but is {token}",
-            )

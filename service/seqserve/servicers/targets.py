@@ -7,13 +7,15 @@ from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.registry import ServedModel
 from seqserve.servicers.languages import Direction
-from seqserve.servicers.requests import check_count, check_text, check_token_count
-from seqserve.servicers.sources import check_token_ids
+from seqserve.servicers.requests import (
+    INLINE_CHARACTERS,
+    check_count,
+    check_text,
+    check_token_count,
+    check_token_ids,
+)
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
-
-_INLINE_CHARACTERS = 4096
-"""Targets up to this size in all are tokenized on the event loop; a hop to a thread costs more."""
 
 
 def check_counts(inputs: Items[generation_pb2.ScoreTargetsInput], config: ServerConfig) -> None:
@@ -55,7 +57,7 @@ async def read_targets(
             if target.WhichOneof("target") == "text":
                 check_text(target.text, f"{field}.text", config)
                 num_characters += len(target.text)
-    if num_characters <= _INLINE_CHARACTERS:
+    if num_characters <= INLINE_CHARACTERS:
         return _tokenize(model, inputs, directions)
     return await asyncio.to_thread(_tokenize, model, inputs, directions)
 
@@ -101,7 +103,7 @@ def _read_target(
             f"`{field}` must have at most {limit} tokens (the model's max_target_length), but has "
             f"{length}; targets are never cut: shorten it",
         )
-    check_token_ids(tokens, record.target_vocabulary_size, field)
+    check_token_ids(tokens, record.target_vocabulary_size, f"{field}.values")
     return tokens
 
 
