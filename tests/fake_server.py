@@ -8,7 +8,7 @@ from concurrent import futures
 from typing import Any, Self
 
 import grpc
-from google.protobuf import any_pb2
+from google.protobuf import any_pb2, duration_pb2
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2_grpc
 
@@ -19,6 +19,11 @@ from seqserve.v1 import (
     generation_pb2_grpc,
     model_pb2,
     model_pb2_grpc,
+)
+
+TIMING = encoding_pb2.EncodingTiming(
+    queue_duration=duration_pb2.Duration(nanos=1_000_000),
+    encode_duration=duration_pb2.Duration(nanos=2_000_000),
 )
 
 
@@ -36,7 +41,7 @@ class Refusal:
         packed = [any_pb2.Any() for _ in details]
         for target, detail in zip(packed, details, strict=True):
             target.Pack(detail)
-        status = status_pb2.Status(
+        self.status = status = status_pb2.Status(
             code=code_pb2.Code.Value(code.name), message=message, details=packed
         )
         self.metadata: list[tuple[str, str | bytes]] = [
@@ -136,6 +141,120 @@ class FakeServer(
                     values=[len(text), 1.0],
                     token_count=len(text),
                     truncated_token_count=3 if text == "long" else 0,
+                )
+                for text in request.inputs
+            ]
+        )
+
+    def EmbedStream(self, requests: Any, context: Any) -> Any:  # noqa: N802
+        """Counts letters; a request that holds an empty text is refused."""
+        for message in requests:
+            if "" in message.request.inputs:
+                status = Refusal(
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    "`inputs[0]` must not be empty",
+                    error_details_pb2.BadRequest(
+                        field_violations=[
+                            error_details_pb2.BadRequest.FieldViolation(
+                                field="inputs[0]", description="must not be empty"
+                            )
+                        ]
+                    ),
+                ).status
+                yield encoding_pb2.EmbedStreamResponse(
+                    error=encoding_pb2.RequestError(
+                        code=status.code, message=status.message, details=status.details
+                    )
+                )
+            else:
+                response = self.Embed(message.request, context)
+                yield encoding_pb2.EmbedStreamResponse(response=response)
+
+    def Classify(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The first letter first, the last second."""
+        self._receive(request, context)
+        return encoding_pb2.ClassifyResponse(
+            results=[
+                encoding_pb2.Classification(
+                    labels=[
+                        encoding_pb2.LabelScore(
+                            label=one.text[index],
+                            score=score,
+                            logit=4 * score if request.return_logits else None,
+                        )
+                        for index, score in ((0, 0.75), (-1, 0.25))
+                    ],
+                    token_count=len(one.text),
+                    truncated_token_count=3 if one.text == "long" else 0,
+                    timing=TIMING,
+                )
+                for one in request.inputs
+            ]
+        )
+
+    def ClassifyTokens(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The first letter is a place."""
+        self._receive(request, context)
+        return encoding_pb2.ClassifyTokensResponse(
+            results=[
+                encoding_pb2.TokenClassification(
+                    entities=[
+                        encoding_pb2.Entity(
+                            label="LOC",
+                            score=0.5,
+                            word=text[0].lower(),
+                            end_offset=1,
+                            end_byte_offset=len(text[0].encode()),
+                        )
+                    ],
+                    token_count=len(text),
+                    truncated_token_count=3 if text == "long" else 0,
+                    window_count=1,
+                    timing=TIMING,
+                )
+                for text in request.inputs
+            ]
+        )
+
+    def Rerank(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The last document is the best."""
+        self._receive(request, context)
+        return encoding_pb2.RerankResponse(
+            results=[
+                encoding_pb2.RankedDocument(
+                    index=index,
+                    score=0.5 * index,
+                    document=request.documents[index] if request.return_documents else "",
+                    token_count=len(request.documents[index]),
+                    truncated_token_count=3 if request.documents[index] == "long" else 0,
+                    timing=TIMING,
+                )
+                for index in reversed(range(len(request.documents)))
+            ]
+        )
+
+    def FillMask(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """A cat."""
+        self._receive(request, context)
+        return encoding_pb2.FillMaskResponse(
+            results=[
+                encoding_pb2.MaskFilling(
+                    masks=[
+                        encoding_pb2.FilledMask(
+                            token_index=1,
+                            tokens=[
+                                encoding_pb2.MaskToken(
+                                    id=7,
+                                    text="cat",
+                                    score=0.5,
+                                    sequence="a cat" if request.return_sequences else "",
+                                )
+                            ],
+                        )
+                    ],
+                    token_count=len(text),
+                    truncated_token_count=3 if text == "long" else 0,
+                    timing=TIMING,
                 )
                 for text in request.inputs
             ]

@@ -11,6 +11,9 @@ from seqserve.registry import Registry
 from seqserve.server import Ports, Server
 from seqserve.v1 import encoding_pb2_grpc, generation_pb2, generation_pb2_grpc, model_pb2_grpc
 
+TOKEN_LABELS = ("O", "B-PER", "I-PER", "I-LOC")
+"""Of the model that classifies tokens."""
+
 
 @dataclasses.dataclass
 class RunningServer:

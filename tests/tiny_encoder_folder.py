@@ -147,7 +147,13 @@ def make_tiny_encoder_folder(
     model.save_pretrained(folder)
     make_tokenizer().save(str(folder / "tokenizer.json"))
     # The class that takes a ready file as it is; that of the family would want its own model.
-    settings = {"mask_token": "[MASK]", "tokenizer_class": "PreTrainedTokenizerFast"}
+    settings = {
+        "mask_token": "[MASK]",
+        "model_input_names": ["input_ids", "token_type_ids", "attention_mask"],
+        "pad_token": "[PAD]",
+        "unk_token": "[UNK]",
+        "tokenizer_class": "PreTrainedTokenizerFast",
+    }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings), encoding="utf-8")
     return folder
 

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json_object
+from seqserve_export.source import Prompts
 
 SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
 SENTENCE_CONFIG_FILE = "sentence_bert_config.json"
@@ -50,22 +51,17 @@ def read_max_source_length(folder: Path, config: EncoderConfig) -> int:
 
 
 def check_sentence_settings(folder: Path) -> dict[str, Any]:
-    """Checks what ``sentence-transformers`` would do to all texts and embeddings of a model.
+    """Checks what ``sentence-transformers`` would do to all embeddings of a model.
 
     Returns:
         All its settings; empty where there are none.
 
     Raises:
-        UnsupportedError: It puts a prompt before texts, or cuts embeddings.
+        UnsupportedError: It cuts embeddings.
         CheckpointError: The file is malformed.
     """
     path = folder / SENTENCE_TRANSFORMERS_FILE
     settings = _read_optional(path)
-    name = settings.get("default_prompt_name")
-    if name is not None and (settings.get("prompts") or {}).get(name):
-        raise UnsupportedError(
-            f"{path} puts the prompt {name!r} before every text, which is not supported"
-        )
     if settings.get("truncate_dim") is not None:
         raise UnsupportedError(
             f"{path} cuts embeddings to {settings['truncate_dim']!r} numbers (truncate_dim), which "
@@ -74,13 +70,40 @@ def check_sentence_settings(folder: Path) -> dict[str, Any]:
     return settings
 
 
-def tells_types_apart(folder: Path, config: EncoderConfig) -> bool:
-    """Whether pairs of texts reach the model with types of tokens.
+def read_prompts(folder: Path) -> Prompts:
+    """The texts that ``sentence-transformers`` can put before others.
 
-    They do where the model has several types, unless the tokenizer's inputs are named without.
+    Raises:
+        CheckpointError: They are no texts, or the default is not among them.
     """
-    names = _read_optional(folder / TOKENIZER_CONFIG_FILE).get("model_input_names")
-    return config.num_token_types > 1 and (names is None or "token_type_ids" in names)
+    path = folder / SENTENCE_TRANSFORMERS_FILE
+    settings = _read_optional(path)
+    texts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(texts, dict) or not all(
+        isinstance(text, str | None) for text in texts.values()
+    ):
+        raise CheckpointError(f'{path}: "prompts" must be texts by name, but are {texts!r}')
+    if default is not None and default not in texts:
+        raise CheckpointError(
+            f'{path}: "default_prompt_name" must be one of the prompts, but is {default!r}; they '
+            f"are: {', '.join(texts) or 'none'}"
+        )
+    return Prompts({name: text or "" for name, text in texts.items()}, default)
+
+
+def check_no_default_prompt(folder: Path) -> None:
+    """Refuses prompts before every text where there is a head, whose calls take none.
+
+    Raises:
+        UnsupportedError: There is such a prompt.
+        CheckpointError: The prompts are malformed.
+    """
+    prompts = read_prompts(folder)
+    if prompts.default is not None and prompts.texts[prompts.default]:
+        raise UnsupportedError(
+            f"{folder / SENTENCE_TRANSFORMERS_FILE} puts the prompt {prompts.default!r} before "
+            "every text, which is supported for embeddings only"
+        )
 
 
 def read_mask_token(folder: Path, tokenizer: Tokenizer, default: str) -> tuple[str, int]:

@@ -55,6 +55,9 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
             embedding_size=source.embedding_size,
             pooling="+".join(source.pooling),
             normalize=source.is_normalized,
+            token_embedding_size=source.model.config.model_size,
+            prompts=source.prompts.texts,
+            default_prompt_name=source.prompts.default,
         ),
     )
 

@@ -8,7 +8,7 @@ file                                      what is read from it
 ``tokenizer.json``                        the tokenizer, without its truncation and padding
 ``tokenizer_config.json``                 the longest source, the mask token, whether pairs have
                                           types of tokens
-``config_sentence_transformers.json``     the activation of a cross-encoder
+``config_sentence_transformers.json``     the activation of a cross-encoder, prompts
 ========================================  ====================================================
 
 The head is the one of the class that ``"architectures"`` names. A bare encoder embeds; how to pool
@@ -25,7 +25,12 @@ from seqserve.manifest import VerificationRecord
 from seqserve.task_record import MaskFillingRecord, PredictionRecord, Task
 from seqserve_export.checkpoint_config import CONFIG_FILE, read_config
 from seqserve_export.encoder_config import EncoderConfig
-from seqserve_export.encoder_files import check_sentence_settings, read_max_source_length
+from seqserve_export.encoder_files import (
+    check_no_default_prompt,
+    check_sentence_settings,
+    read_max_source_length,
+    read_prompts,
+)
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
@@ -77,6 +82,12 @@ class EncoderFolder:
         self.tokenizer: Tokenizer = tokenizers.source
         self.tokenizer_check = verify_tokenizers(tokenizers)
         self.tokenizer_notes = tokenizers.notes
+        self.unknown_token_id: int | None = tokenizers.original.unk_token_id
+        # Some tokenizers (ALBERT's) leave the types out though their models have several.
+        self.has_token_types = (
+            self.encoder_config.num_token_types > 1
+            and "token_type_ids" in tokenizers.original.model_input_names
+        )
         check_vocabulary(self.tokenizer, self.encoder_config.vocabulary_size, "source")
         self.graphs = find_graphs(folder, is_pickle_allowed=is_pickle_allowed)
         self._original = "transformers" if self.graphs is None else "ONNX graph"
@@ -173,8 +184,14 @@ def read_encoder_folder(
             f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
             "pools in its own way"
         )
+    check_no_default_prompt(folder)
     record = read_prediction_record(
-        folder, task, encoder.config, encoder.encoder_config, encoder.tokenizer
+        folder,
+        task,
+        encoder.config,
+        encoder.tokenizer,
+        has_token_types=encoder.has_token_types,
+        unknown_token_id=encoder.unknown_token_id,
     )
     return encoder.read_predictor(task, record, notes)
 
@@ -200,5 +217,6 @@ def _read_bare(
         max_source_length=encoder.max_source_length,
         samples=SAMPLES,
         checks=(encoder.tokenizer_check, reference),
+        prompts=read_prompts(encoder.folder),
         notes=(*encoder.tokenizer_notes, *notes),
     )

@@ -24,11 +24,9 @@ from seqserve.task_record import (
     TokenClassificationRecord,
 )
 from seqserve_export.checkpoint_config import CONFIG_FILE
-from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.encoder_files import (
     check_sentence_settings,
     read_mask_token,
-    tells_types_apart,
 )
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family
@@ -44,7 +42,13 @@ _PROBLEM_TYPES: dict[str | None, Literal["single_label", "multi_label", "regress
 
 
 def read_prediction_record(
-    folder: Path, task: Task, config: Any, encoder_config: EncoderConfig, tokenizer: Tokenizer
+    folder: Path,
+    task: Task,
+    config: Any,
+    tokenizer: Tokenizer,
+    *,
+    has_token_types: bool,
+    unknown_token_id: int | None,
 ) -> PredictionRecord:
     """Reads the record of a head.
 
@@ -52,14 +56,14 @@ def read_prediction_record(
         folder: With ``config.json`` of a supported family and its tokenizer.
         task: What the head is for.
         config: The configuration, as ``transformers`` reads it.
-        encoder_config: The same, as ours.
         tokenizer: Of the folder.
+        has_token_types: Whether the texts of a pair are told apart by the types of their tokens.
+        unknown_token_id: What stands for what the tokenizer does not know, if anything does.
 
     Raises:
         UnsupportedError: The activation of a cross-encoder is not supported.
         CheckpointError: Labels or mask token are absent or malformed.
     """
-    has_token_types = tells_types_apart(folder, encoder_config)
     match task:
         case Task.CLASSIFY:
             return ClassificationRecord(
@@ -75,7 +79,11 @@ def read_prediction_record(
                 activation=_read_activation(folder, config),
             )
         case Task.CLASSIFY_TOKENS:
-            return TokenClassificationRecord(graph=GRAPH_FILE, labels=_read_labels(folder, config))
+            return TokenClassificationRecord(
+                graph=GRAPH_FILE,
+                labels=_read_labels(folder, config),
+                unknown_token_id=unknown_token_id,
+            )
     token, token_id = read_mask_token(folder, tokenizer, find_family(config.model_type).mask_token)
     return MaskFillingRecord(graph=GRAPH_FILE, mask_token=token, mask_token_id=token_id)
 

@@ -10,7 +10,7 @@ file                                   what is read from it
 ``tokenizer_config.json``              the longest source, where the file above is silent
 ``1_Pooling/config.json``              the pooling, as modes or as flags of older versions
 ``2_Dense/``, ``2_LayerNorm/``         projections of the embedding
-``config_sentence_transformers.json``  whether every text gets a prompt, and embeddings are cut
+``config_sentence_transformers.json``  the prompts, and whether embeddings are cut
 =====================================  =====================================================
 
 What would change the embeddings and is not supported is refused, never left out.
@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import nn
 
-from seqserve_export.encoder_files import check_sentence_settings
+from seqserve_export.encoder_files import check_sentence_settings, read_prompts
 from seqserve_export.encoder_folder import EncoderFolder
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json, read_json_object
@@ -85,6 +85,7 @@ def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingS
         max_source_length=encoder.max_source_length,
         samples=SAMPLES,
         checks=(encoder.tokenizer_check, reference),
+        prompts=read_prompts(folder),
         notes=encoder.tokenizer_notes,
     )
 

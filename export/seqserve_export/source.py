@@ -109,6 +109,16 @@ class GenerationSource:
             )
 
 
+@dataclasses.dataclass(frozen=True)
+class Prompts:
+    """Texts that requests may have put before inputs."""
+
+    texts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """By name."""
+    default: str | None = None
+    """The prompt of requests that name none; None for no prompt."""
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EmbeddingSource:
     """An encoder-only model that embeds texts."""
@@ -129,6 +139,7 @@ class EmbeddingSource:
     """Real sources to verify with."""
     checks: tuple[VerificationRecord, ...]
     """How tokenizer and model were compared with those of ``transformers``."""
+    prompts: Prompts = dataclasses.field(default_factory=Prompts)
     notes: tuple[str, ...] = ()
     """What was decided for want of a statement in the folder."""
 

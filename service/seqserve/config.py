@@ -108,7 +108,10 @@ class ServerConfig(pydantic.BaseModel):
         description="Deadline of requests that set none or a later one.",
     )
     max_message_bytes: int = pydantic.Field(
-        default=8_388_608, ge=1024, le=2**31 - 1, description="Largest request message."
+        default=8_388_608,
+        ge=1024,
+        le=2**31 - 1,
+        description="Largest request message; also the most that token embeddings in a reply take.",
     )
     drain_seconds: float = pydantic.Field(
         default=30.0,

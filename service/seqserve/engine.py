@@ -16,7 +16,7 @@ from seqserve.device import Device
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
-from seqserve.sequence import Batch, Outcome, Phase, SearchState
+from seqserve.sequence import Batch, EmbeddingWithStates, Outcome, Phase, SearchState
 from seqserve.session import (
     BoundStep,
     check_names,
@@ -160,17 +160,25 @@ class EmbeddingEngine:
     def run(self, batch: Batch) -> list[Outcome]:
         """Embeds a batch; the vectors are as the graph returns them."""
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
-        (vectors,) = self._session.run(
-            ["sentence_embedding"], {"input_ids": input_ids, "source_lengths": lengths}
+        names = ["sentence_embedding"]
+        if any(sequence.returns_states for sequence in batch.sequences):
+            names.append("last_hidden_state")
+        vectors, *states = self._session.run(
+            names, {"input_ids": input_ids, "source_lengths": lengths}
         )
-        is_finite = np.isfinite(vectors).all(axis=1)
-        # Copies, or one slow reader would keep the whole batch.
-        return [
-            vector.copy()
-            if finite
-            else EngineError("the model returned a vector that is not finite")
-            for vector, finite in zip(vectors, is_finite, strict=True)
-        ]
+        outcomes: list[Outcome] = []
+        for index, sequence in enumerate(batch.sequences):
+            # Copies, or one slow reader would keep the whole batch.
+            outcome: Outcome = vectors[index].copy()
+            is_finite = np.isfinite(vectors[index]).all()
+            if sequence.returns_states:
+                rows = states[0][index, : sequence.source_length].copy()  # [S, M]
+                outcome = EmbeddingWithStates(vectors[index].copy(), rows)
+                is_finite &= np.isfinite(rows).all()
+            if not is_finite:
+                outcome = EngineError("the model returned a vector that is not finite")
+            outcomes.append(outcome)
+        return outcomes
 
     def release(self) -> None:
         """Nothing outlives a batch."""

@@ -31,12 +31,12 @@ from seqserve.sequence import (
     Answer,
     Batch,
     Candidate,
-    EmbeddingVector,
     Generation,
     Outcome,
     Phase,
     RowCopy,
     Sequence,
+    to_embedding,
 )
 from seqserve.time_limit import Work, due_answers, early_answers, least_work
 
@@ -204,7 +204,7 @@ class Scheduler:
                 sequence.encoded_at = sequence.finished_at = now
                 assert outcome is not None
                 assert not isinstance(outcome, list)
-                events.append(Event(sequence, answer=EmbeddingVector(outcome, sequence.timing())))
+                events.append(Event(sequence, answer=to_embedding(outcome, sequence.timing())))
             else:
                 assert isinstance(outcome, list)
                 grow = partial(self._advance, sequence, outcome, now)

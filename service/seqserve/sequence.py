@@ -258,6 +258,8 @@ class EmbeddingVector:
     """As the graph returns it: an embedding [M], not normalised, or the logits of a text [V], of
     its tokens [S, V] or of its N masks [N, V]."""
     timing: Timing
+    states: NDArray[np.float32] | None = None
+    """Those of the tokens, [S, M], where the sequence returns them."""
 
 
 Answer = Generation | EmbeddingVector
@@ -276,6 +278,8 @@ class Sequence:
     """None for sequences to embed."""
     on_tokens: Callable[[list[int]], None] | None = None
     """Called on the event loop with newly decided tokens, for streams."""
+    returns_states: bool = False
+    """Whether the states of the tokens are wanted beside the embedding."""
     deadline: float = math.inf
     """Seconds on the clock of ``submitted_at``; dropped once it has passed."""
     server_limit_seconds: float | None = None
@@ -368,6 +372,23 @@ class Batch:
         return len(self.sequences) * max(sequence.source_length for sequence in self.sequences)
 
 
-Outcome = list[Candidate] | NDArray[np.float32] | Exception | None
-"""What the engine returns for one sequence: candidates (decode), a vector or logits (embed),
-nothing (encode), or the fault of this sequence alone."""
+class EmbeddingWithStates(NamedTuple):
+    """An embedding, and the states of the tokens it was made of."""
+
+    values: NDArray[np.float32]
+    states: NDArray[np.float32]
+    """[S, M]."""
+
+
+Outcome = list[Candidate] | NDArray[np.float32] | EmbeddingWithStates | Exception | None
+"""What the engine returns for one sequence: candidates (decode), a vector or logits, perhaps with
+states (embed), nothing (encode), or the fault of this sequence alone."""
+
+
+def to_embedding(
+    outcome: NDArray[np.float32] | EmbeddingWithStates, timing: Timing
+) -> EmbeddingVector:
+    """The answer to a sequence that was embedded or predicted for."""
+    if isinstance(outcome, EmbeddingWithStates):
+        return EmbeddingVector(outcome.values, timing, outcome.states)
+    return EmbeddingVector(outcome, timing)

@@ -40,7 +40,11 @@ _log = structlog.get_logger(__name__)
 GENERATION_SERVICE = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 ENCODING_SERVICE = encoding_pb2.DESCRIPTOR.services_by_name["EncodingService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
-_SERVICE_TASKS = {GENERATION_SERVICE: Task.GENERATE, ENCODING_SERVICE: Task.EMBED}
+_SERVICE_TASKS = {
+    GENERATION_SERVICE: {Task.GENERATE},
+    ENCODING_SERVICE: set(Task) - {Task.GENERATE},
+}
+"""A service serves if there is a model for one of its tasks."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _MAX_PENDING_CALLS = 16_384
@@ -80,7 +84,7 @@ class Server:
             GenerationServicer(registry, config), self._server
         )
         encoding_pb2_grpc.add_EncodingServiceServicer_to_server(
-            EncodingServicer(registry, config), self._server
+            EncodingServicer(registry, config, self._calls), self._server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(registry, config), self._server
@@ -167,8 +171,8 @@ class Server:
         tasks = self._registry.tasks()
         await self._health.set("", status)
         await self._health.set(MODEL_SERVICE, status)
-        for service, task in _SERVICE_TASKS.items():
-            await self._health.set(service, status if task in tasks else _NOT_SERVING)
+        for service, wanted in _SERVICE_TASKS.items():
+            await self._health.set(service, status if tasks & wanted else _NOT_SERVING)
 
     def _on_worker_death(self, model: ServedModel) -> None:
         _log.error("worker lost, shutting down", model=model.label)

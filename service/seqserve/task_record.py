@@ -173,6 +173,18 @@ class EmbeddingRecord(Record):
     """How states become one vector: "mean", "cls", ...; several modes are joined by "+"."""
     normalize: bool
     """Whether the model is meant to be used with embeddings of length 1."""
+    token_embedding_size: Count | None = None
+    """Numbers in the state of a token, M; None in folders that were written before it was."""
+    prompts: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Texts that requests may have put before inputs, by name."""
+    default_prompt_name: str | None = None
+    """The prompt of requests that name none; None is no prompt."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(f"default prompt {self.default_prompt_name!r} is not among prompts")
+        return self
 
 
 class _PredictionRecord(Record):
@@ -198,6 +210,8 @@ class TokenClassificationRecord(_PredictionRecord):
 
     labels: _Labels
     """In the order of the logits."""
+    unknown_token_id: TokenId | None = None
+    """Stands for words without a token, always as a word of its own; None if there is no such."""
 
 
 class RerankingRecord(_PredictionRecord):

@@ -50,7 +50,7 @@ class _Library(Protocol):
 
     def encode(self, text: str, /, *, add_special_tokens: bool = True) -> Any: ...
 
-    def post_process(self, encoding: Any, pair: None, add_special_tokens: bool, /) -> Any: ...
+    def post_process(self, encoding: Any, pair: Any, add_special_tokens: bool, /) -> Any: ...
 
     def decode(self, ids: Sequence[int], /, *, skip_special_tokens: bool) -> str: ...
 
@@ -98,6 +98,17 @@ class Tokenizer:
         """Special tokens that encoding adds to a text."""
         return int(self._tokenizer.num_special_tokens_to_add(is_pair=False))
 
+    @property
+    def num_added_pair_tokens(self) -> int:
+        """Special tokens that encoding adds to a pair of texts."""
+        return int(self._tokenizer.num_special_tokens_to_add(is_pair=True))
+
+    @property
+    def marks_subwords(self) -> bool:
+        """Whether the vocabulary writes what continues a word otherwise than what begins one."""
+        model = getattr(self._tokenizer, "model", None)
+        return bool(getattr(model, "continuing_subword_prefix", None))
+
     def encode(self, text: str) -> list[int]:
         """Token ids of a text, special tokens included."""
         ids: list[int] = self._tokenizer.encode(text).ids
@@ -106,6 +117,14 @@ class Tokenizer:
     def encode_plain(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def split(self, text: str) -> Any:
+        """Tokens of a text without special tokens, as the library's encoding."""
+        return self._tokenizer.encode(text, add_special_tokens=False)
+
+    def frame(self, plain: Any, pair: Any = None) -> Any:
+        """Puts special tokens around what ``split`` returned, or around a pair of such."""
+        return self._tokenizer.post_process(plain, pair, True)
 
     def encode_truncated(self, text: str, max_length: int) -> tuple[list[int], int]:
         """Token ids of a text, cut at its end to at most ``max_length``.
@@ -118,19 +137,29 @@ class Tokenizer:
         Raises:
             InvalidRequestError: Not even the special tokens fit, so no text does.
         """
-        num_kept = max_length - self.num_added_tokens
-        if num_kept < 0:
-            raise InvalidRequestError(
-                "",
-                f"no text fits into {max_length} tokens: {self.num_added_tokens} special tokens "
-                "are added to every text; use another model, or token ids if the method takes them",
-            )
+        num_kept = self.count_room(max_length)
         plain = self._tokenizer.encode(text, add_special_tokens=False)
         num_cut = max(0, len(plain.ids) - num_kept)
         if num_cut:
             plain.truncate(num_kept)
         ids: list[int] = self._tokenizer.post_process(plain, None, True).ids
         return ids, num_cut
+
+    def count_room(self, max_length: int, *, is_pair: bool = False) -> int:
+        """How many tokens of a text, or of a pair, fit beside the special tokens.
+
+        Raises:
+            InvalidRequestError: Not even the special tokens fit.
+        """
+        num_added = self.num_added_pair_tokens if is_pair else self.num_added_tokens
+        if num_added > max_length:
+            what = "pair of texts" if is_pair else "text"
+            raise InvalidRequestError(
+                "",
+                f"no {what} fits into {max_length} tokens: {num_added} special tokens are added to "
+                f"every {what}; use another model, or token ids if the method takes them",
+            )
+        return max_length - num_added
 
     def spans(self, text: str, check_count: Callable[[int], None] | None = None) -> list[TokenSpan]:
         """Tokens of a text with their offsets.
@@ -158,6 +187,25 @@ class Tokenizer:
         """Text of token ids, special tokens removed."""
         text: str = self._tokenizer.decode(token_ids, skip_special_tokens=True)
         return text
+
+    def decode_all(self, token_ids: list[int]) -> str:
+        """Text of token ids with special tokens."""
+        text: str = self._tokenizer.decode(token_ids, skip_special_tokens=False)
+        return text
+
+    def join(self, entries: list[str]) -> str:
+        """Text of vocabulary entries.
+
+        Source: ``convert_tokens_to_string`` of ``transformers``.
+        """
+        decoder = getattr(self._tokenizer, "decoder", None)
+        return " ".join(entries) if decoder is None else str(decoder.decode(entries))
+
+    def find(self, entry: str) -> int | None:
+        """The id of a vocabulary entry, if there is such."""
+        if isinstance(self._tokenizer, tokenizers.Tokenizer):
+            return self._tokenizer.token_to_id(entry)
+        return self._tokenizer.get_vocab(with_added_tokens=True).get(entry)
 
     def entry(self, token_id: int) -> str:
         """The vocabulary entry of an id; empty if it has none."""

@@ -107,7 +107,9 @@ def test_every_head_of_every_family_is_mapped(variant: Variant, task: Task, tmp_
         (
             Task.CLASSIFY_TOKENS,
             {"id2label": {0: "O", 1: "B-PER", 2: "I-PER"}},
-            TokenClassificationRecord(graph="predict.onnx", labels=("O", "B-PER", "I-PER")),
+            TokenClassificationRecord(
+                graph="predict.onnx", labels=("O", "B-PER", "I-PER"), unknown_token_id=1
+            ),
         ),
         (
             Task.FILL_MASK,

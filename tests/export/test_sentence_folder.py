@@ -239,11 +239,6 @@ def test_unsupported_projections_are_refused(
             {"pooling_mode": "mean", "include_prompt": False},
             '"include_prompt" false',
         ),
-        (
-            "config_sentence_transformers.json",
-            {"default_prompt_name": "query", "prompts": {"query": "query: "}},
-            "puts the prompt 'query' before every text",
-        ),
         ("config_sentence_transformers.json", {"truncate_dim": 8}, "cuts embeddings to 8 numbers"),
         ("sentence_bert_config.json", {"do_lower_case": True}, '"do_lower_case" True'),
         ("sentence_bert_config.json", {"query_length": 32}, '"query_length" 32 .* not supported'),

@@ -12,9 +12,11 @@ from seqserve.config import ServerConfig
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.server import Server
+from seqserve.task_record import Task
 from seqserve_export.exporter import export_model
-from serving import MakeServer, RunningServer
+from serving import TOKEN_LABELS, MakeServer, RunningServer
 from tiny_checkpoint import make_tiny_checkpoint
+from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 from tiny_sentence_folder import make_tiny_sentence_folder
 
 
@@ -41,6 +43,30 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         name="long",
     )
     export_model(make_tiny_sentence_folder(sources / "sentence", 1), store, name="sentence")
+    return store
+
+
+@pytest.fixture(scope="session")
+def head_sources(tmp_path_factory: pytest.TempPathFactory) -> dict[Task, Path]:
+    """Hugging Face folders of BERTs, one for each task of a head."""
+    torch.set_num_threads(1)
+    folder = tmp_path_factory.mktemp("heads")
+    settings: dict[Task, Any] = {Task.CLASSIFY_TOKENS: {"id2label": dict(enumerate(TOKEN_LABELS))}}
+    return {
+        task: make_tiny_encoder_folder(
+            folder / task, find_variant("bert"), task, **settings.get(task, {})
+        )
+        for task in (Task.CLASSIFY, Task.CLASSIFY_TOKENS, Task.RERANK, Task.FILL_MASK)
+    }
+
+
+@pytest.fixture(scope="session")
+def heads(head_sources: dict[Task, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with a model for each task of a head, named after the task."""
+    torch.set_num_threads(1)
+    store = tmp_path_factory.mktemp("store")
+    for task, folder in head_sources.items():
+        export_model(folder, store, name=task)
     return store
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import grpc
 import numpy as np
 import pytest
-import torch
 
 from fakes import make_sequence
 from seqserve.engine import PredictionEngine
@@ -15,25 +14,12 @@ from seqserve.errors import EngineError
 from seqserve.manifest import read_manifest
 from seqserve.registry import ServedModel
 from seqserve.sequence import Batch, EmbeddingVector, Sequence
-from seqserve.task_record import Task
 from seqserve.v1 import encoding_pb2, model_pb2
-from seqserve_export.exporter import export_model
-from serving import MakeServer, status_of
-from tiny_encoder_folder import VOCABULARY_SIZE, find_variant, make_tiny_encoder_folder
+from serving import TOKEN_LABELS, MakeServer, status_of
+from tiny_encoder_folder import VOCABULARY_SIZE
 
 MASK_TOKEN = 4
 NUM_SOURCES = 24
-
-
-@pytest.fixture(scope="module")
-def heads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store with a model for each task of a head, named after the task."""
-    torch.set_num_threads(1)
-    sources, store = tmp_path_factory.mktemp("sources"), tmp_path_factory.mktemp("store")
-    for task in (Task.CLASSIFY, Task.CLASSIFY_TOKENS, Task.RERANK, Task.FILL_MASK):
-        folder = make_tiny_encoder_folder(sources / task, find_variant("bert"), task)
-        export_model(folder, store, name=task)
-    return store
 
 
 async def predict(
@@ -142,9 +128,7 @@ async def test_heads_are_listed(heads: Path, serving: MakeServer) -> None:
         problem_type=model_pb2.PROBLEM_TYPE_SINGLE_LABEL,
         has_token_types=True,
     )
-    assert list(models["classify_tokens"].token_classification.labels) == [
-        f"LABEL_{index}" for index in range(4)
-    ]
+    assert tuple(models["classify_tokens"].token_classification.labels) == TOKEN_LABELS
     assert models["rerank"].reranking.activation == model_pb2.RERANKING_ACTIVATION_SIGMOID
     assert models["fill_mask"].mask_filling == model_pb2.MaskFillingSettings(
         mask_token="[MASK]", mask_token_id=MASK_TOKEN

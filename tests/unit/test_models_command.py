@@ -26,7 +26,14 @@ def test_models_lists_tasks_and_limits(server: FakeServer) -> None:
     assert [record["tasks"] for record in records] == [["generate"], ["embed"]]
     assert [record["embedding"] for record in records] == [
         None,
-        {"embedding_size": 2, "pooling": "mean", "normalize": True},
+        {
+            "embedding_size": 2,
+            "pooling": "mean",
+            "normalize": True,
+            "prompts": {},
+            "default_prompt_name": "",
+            "token_embedding_size": 0,
+        },
     ]
 
 

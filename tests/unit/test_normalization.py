@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from seqserve.sequence import EmbeddingVector, Timing
-from seqserve.servicers.encoding import _embedding
-from seqserve.servicers.requests import Source
+from seqserve.servicers.embedding import scale
+from seqserve.v1 import encoding_pb2
 
 
 def normalize(values: list[float]) -> list[float]:
     """The numbers of the message for a vector."""
-    vector = EmbeddingVector(np.array(values, np.float32), Timing(0.0, 0.0, 0.0))
-    return list(_embedding(vector, Source((5,), 0), is_normalized=True).values)
+    scaled = scale(np.array(values, np.float32), is_normalized=True)
+    return list(encoding_pb2.Embedding(values=scaled.tolist()).values)
 
 
 @pytest.mark.parametrize("scale", [1e-11, 1e-6, 1.0, 1e19, 1e20, 3e37])
@@ -29,6 +28,6 @@ def test_floor_is_that_of_torch() -> None:
 def test_vectors_are_untouched_unless_asked() -> None:
     """The graph's own numbers, to the last bit."""
     numbers = np.array([0.1, 1e-30, 3e38], np.float32)
-    vector = EmbeddingVector(numbers, Timing(0.0, 0.0, 0.0))
-    message = _embedding(vector, Source((5,), 0), is_normalized=False)
+    scaled = scale(numbers, is_normalized=False)
+    message = encoding_pb2.Embedding(values=scaled.tolist())
     assert np.array_equal(np.array(message.values, np.float32), numbers)

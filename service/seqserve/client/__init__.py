@@ -6,11 +6,29 @@ back-off, and not before the server's push-back allows.
 
 from seqserve.client.aio import AsyncClient
 from seqserve.client.arguments import Priority
+from seqserve.client.embedding_messages import EmbedOptions
 from seqserve.client.errors import CallError
 from seqserve.client.generation_messages import GenerateOptions
+from seqserve.client.head_settings import (
+    ClassificationSettings,
+    MaskFillingSettings,
+    RerankingSettings,
+    TokenClassificationSettings,
+)
+from seqserve.client.prediction_messages import EncodingOptions
+from seqserve.client.prediction_results import (
+    Classification,
+    Entity,
+    LabelScore,
+    MaskFilling,
+    MaskToken,
+    RankedDocument,
+    TokenClassification,
+)
 from seqserve.client.results import (
     Embeddings,
     EmbeddingSettings,
+    EmbeddingWindow,
     Generation,
     GenerationSettings,
     Hypothesis,
@@ -21,6 +39,7 @@ from seqserve.client.results import (
     TargetScore,
     Timing,
     Token,
+    TokenEmbeddings,
     TokenLogProbability,
 )
 from seqserve.client.stream import AsyncGenerationStream, GenerationStream
@@ -30,21 +49,36 @@ __all__ = [
     "AsyncClient",
     "AsyncGenerationStream",
     "CallError",
+    "Classification",
+    "ClassificationSettings",
     "Client",
+    "EmbedOptions",
     "EmbeddingSettings",
+    "EmbeddingWindow",
     "Embeddings",
+    "EncodingOptions",
+    "Entity",
     "GenerateOptions",
     "Generation",
     "GenerationSettings",
     "GenerationStream",
     "Hypothesis",
+    "LabelScore",
+    "MaskFilling",
+    "MaskFillingSettings",
+    "MaskToken",
     "ModelInfo",
     "Piece",
     "Priority",
+    "RankedDocument",
+    "RerankingSettings",
     "ScoredToken",
     "Scoring",
     "TargetScore",
     "Timing",
     "Token",
+    "TokenClassification",
+    "TokenClassificationSettings",
+    "TokenEmbeddings",
     "TokenLogProbability",
 ]

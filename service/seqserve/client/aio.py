@@ -8,8 +8,9 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from seqserve.client.arguments import Languages, Priority, Source
+from seqserve.client.async_encoding_calls import AsyncEncodingCalls
 from seqserve.client.channel import Connection
-from seqserve.client.embedding_messages import embed_request, to_embeddings
+from seqserve.client.embedding_messages import EmbedOptions, embed_request, to_embeddings
 from seqserve.client.errors import to_call_error
 from seqserve.client.generation_messages import (
     GenerateOptions,
@@ -31,7 +32,7 @@ from seqserve.v1 import encoding_pb2_grpc, generation_pb2_grpc, model_pb2, model
 _Response = TypeVar("_Response")
 
 
-class AsyncClient:
+class AsyncClient(AsyncEncodingCalls):
     """A connection to a server, or to several behind one name. For one event loop.
 
     Every method raises :class:`CallError` when the call fails, and takes ``timeout_seconds`` to
@@ -190,9 +191,10 @@ class AsyncClient:
         truncate: bool = False,
         priority: Priority = "",
         timeout_seconds: float | None = None,
+        **options: Unpack[EmbedOptions],
     ) -> Embeddings:
         """Embeds one text or several, in their order."""
-        request = embed_request(texts, model, version, normalize, truncate, priority)
+        request = embed_request(texts, model, version, normalize, truncate, priority, options)
         return to_embeddings(await self._call(self._encoding.Embed, request, timeout_seconds))
 
     async def list_models(self, *, timeout_seconds: float | None = None) -> list[ModelInfo]:

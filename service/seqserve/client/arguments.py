@@ -2,7 +2,7 @@
 
 import numbers
 from collections.abc import Sequence as Items
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from seqserve.v1 import generation_pb2, priority_pb2
 
@@ -14,6 +14,9 @@ Languages = str | Items[str]
 
 Priority = Literal["", "low", "normal", "high"]
 """Whose turn comes first while inputs wait; empty for normal."""
+
+TruncationDirection = Literal["", "right", "left"]
+"""Which side is cut; empty for the end."""
 
 
 def as_list(inputs: Source | Items[Source]) -> list[Source]:
@@ -29,6 +32,13 @@ def as_list(inputs: Source | Items[Source]) -> list[Source]:
 def as_texts(texts: str | Items[str]) -> list[str]:
     """One text becomes a list of one."""
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def as_texts_only(texts: Items[str], name: str) -> list[str]:
+    """A list; one text would be taken for its letters."""
+    if isinstance(texts, str):
+        raise TypeError(f"`{name}` must be a list of texts, but is one text")
+    return list(texts)
 
 
 def spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
@@ -58,6 +68,20 @@ def set_source(
 
 def to_priority(priority: Priority) -> priority_pb2.Priority.ValueType:
     """The value of a word."""
-    if priority not in get_args(Priority):
-        raise ValueError(f"`priority` must be low, normal or high, but is {priority!r}")
-    return priority_pb2.Priority.Value(f"PRIORITY_{priority.upper() or 'UNSPECIFIED'}")
+    return priority_pb2.Priority.Value(to_enum_name("PRIORITY", priority, Priority, "priority"))
+
+
+def to_enum_name(prefix: str, value: str, choices: Any, name: str) -> Any:
+    """The name of a value of the API; messages take it for its number.
+
+    Args:
+        prefix: Of all names.
+        value: One of the choices; empty for unspecified.
+        choices: A ``Literal``.
+        name: Of the argument.
+    """
+    known = get_args(choices)
+    if value not in known:
+        listed = ", ".join(filter(None, known))
+        raise ValueError(f"`{name}` must be one of {listed}, but is {value!r}")
+    return f"{prefix}_{value.upper() or 'UNSPECIFIED'}"

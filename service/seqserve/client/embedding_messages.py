@@ -1,13 +1,35 @@
-"""Embeddings of texts: arguments to the request, its reply to the result."""
+"""Embeddings of texts: arguments to requests, replies to results."""
 
 from collections.abc import Sequence as Items
+from typing import TypedDict
 
 import numpy as np
+from google.rpc import code_pb2, status_pb2
 
-from seqserve.client.arguments import Priority, as_texts, to_priority
-from seqserve.client.results import Embeddings
+from seqserve.client.arguments import (
+    Priority,
+    TruncationDirection,
+    as_texts,
+    as_texts_only,
+    to_enum_name,
+    to_priority,
+)
+from seqserve.client.errors import CallError, read_details
+from seqserve.client.model_messages import to_token
+from seqserve.client.results import Embeddings, EmbeddingWindow, TokenEmbeddings
 from seqserve.client.timing_messages import to_encoding_timing
 from seqserve.v1 import encoding_pb2
+
+
+class EmbedOptions(TypedDict, total=False):
+    """Further options of embedding. The API describes each field."""
+
+    truncation_direction: TruncationDirection
+    prompt_name: str
+    dimensions: int
+    stride: int
+    return_windows: bool
+    return_token_embeddings: bool
 
 
 def embed_request(
@@ -17,9 +39,10 @@ def embed_request(
     normalize: bool | None,
     truncate: bool,
     priority: Priority = "",
+    options: EmbedOptions | None = None,
 ) -> encoding_pb2.EmbedRequest:
     """A request for embeddings."""
-    return encoding_pb2.EmbedRequest(
+    message = encoding_pb2.EmbedRequest(
         model_name=model,
         model_version=version,
         inputs=as_texts(texts),
@@ -27,6 +50,22 @@ def embed_request(
         truncate=truncate,
         priority=to_priority(priority),
     )
+    # What is given is set, and nothing else.
+    for name, value in (options or EmbedOptions()).items():
+        if name == "truncation_direction":
+            value = to_enum_name("TRUNCATION_DIRECTION", str(value), TruncationDirection, name)
+        if value is not None:
+            setattr(message, name, value)
+    return message
+
+
+def embed_stream_request(
+    texts: Items[str], settings: encoding_pb2.EmbedRequest
+) -> encoding_pb2.EmbedStreamRequest:
+    """One request of a stream: texts, and settings that all of its requests have."""
+    message = encoding_pb2.EmbedStreamRequest(request=settings)
+    message.request.inputs.extend(as_texts_only(texts, "batches"))
+    return message
 
 
 def to_embeddings(message: encoding_pb2.EmbedResponse) -> Embeddings:
@@ -37,4 +76,40 @@ def to_embeddings(message: encoding_pb2.EmbedResponse) -> Embeddings:
         token_counts=tuple(item.token_count for item in items),
         truncated_token_counts=tuple(item.truncated_token_count for item in items),
         timings=tuple(to_encoding_timing(item.timing) for item in items),
+        windows=tuple(tuple(map(_window, item.windows)) for item in items)
+        if any(item.windows for item in items)
+        else (),
+        token_embeddings=tuple(map(_token_embeddings, items))
+        if any(item.token_embeddings for item in items)
+        else (),
+    )
+
+
+def _window(message: encoding_pb2.EmbeddingWindow) -> EmbeddingWindow:
+    return EmbeddingWindow(
+        vector=np.array(message.values, np.float32),
+        start_offset=message.start_offset,
+        end_offset=message.end_offset,
+        token_count=message.token_count,
+    )
+
+
+def _token_embeddings(message: encoding_pb2.Embedding) -> TokenEmbeddings:
+    items = message.token_embeddings
+    return TokenEmbeddings(
+        tokens=tuple(to_token(item.token) for item in items),
+        vectors=np.array([item.values for item in items], np.float32),
+    )
+
+
+def to_request_error(message: encoding_pb2.RequestError) -> CallError:
+    """Why one request of a stream has no result."""
+    status = status_pb2.Status(message=message.message, details=message.details)
+    fields, retry_after_seconds, request_id = read_details(status)
+    return CallError(
+        code_pb2.Code.Name(message.code),
+        message.message,
+        fields=fields,
+        retry_after_seconds=retry_after_seconds,
+        request_id=request_id,
     )

@@ -31,6 +31,26 @@ class CallError(Exception):
         """Under which the server's log has the details."""
 
 
+def read_details(
+    status: status_pb2.Status,
+) -> tuple[dict[str, str], float | None, str | None]:
+    """What is wrong with which field, when to try again, and the id of the request."""
+    fields: dict[str, str] = {}
+    retry_after_seconds, request_id = None, None
+    bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details:
+        if detail.Unpack(bad_request):
+            fields = {
+                violation.field: violation.description for violation in bad_request.field_violations
+            }
+        elif detail.Unpack(retry):
+            retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+        elif detail.Unpack(info):
+            request_id = info.metadata.get("request_id")
+    return fields, retry_after_seconds, request_id
+
+
 def to_call_error(error: grpc.RpcError) -> CallError:
     """Reads the status and the rich details of a failed call."""
     code = error.code()
@@ -40,17 +60,8 @@ def to_call_error(error: grpc.RpcError) -> CallError:
     for key, value in trailers:
         if key == "seqserve-request-id":
             request_id = str(value)
-        if key != "grpc-status-details-bin":
-            continue
-        bad_request, retry = error_details_pb2.BadRequest(), error_details_pb2.RetryInfo()
-        for detail in status_pb2.Status.FromString(value).details:
-            if detail.Unpack(bad_request):
-                fields = {
-                    violation.field: violation.description
-                    for violation in bad_request.field_violations
-                }
-            elif detail.Unpack(retry):
-                retry_after_seconds = retry.retry_delay.ToMilliseconds() / 1000
+        if key == "grpc-status-details-bin":
+            fields, retry_after_seconds, _ = read_details(status_pb2.Status.FromString(value))
     return CallError(
         code.name,
         error.details() or "no details",

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Items
 
 from seqserve.client.arguments import as_texts
+from seqserve.client.head_messages import to_head_settings
 from seqserve.client.results import EmbeddingSettings, GenerationSettings, ModelInfo, Token
 from seqserve.v1 import model_pb2
 
@@ -29,12 +30,15 @@ def detokenize_request(
 def to_tokens(message: model_pb2.TokenizeResponse) -> list[list[Token]]:
     """The tokens of each text."""
     return [
-        [
-            Token(token.id, token.text, token.start_offset, token.end_offset, token.is_special)
-            for token in tokenization.tokens
-        ]
-        for tokenization in message.tokenizations
+        [to_token(token) for token in tokenization.tokens] for tokenization in message.tokenizations
     ]
+
+
+def to_token(message: model_pb2.Token) -> Token:
+    """One token and its place in the text."""
+    return Token(
+        message.id, message.text, message.start_offset, message.end_offset, message.is_special
+    )
 
 
 def to_models(messages: Iterable[model_pb2.Model]) -> list[ModelInfo]:
@@ -58,6 +62,7 @@ def _model(message: model_pb2.Model) -> ModelInfo:
         is_batch_invariant=message.is_batch_invariant,
         generation=_generation(message.generation) if message.HasField("generation") else None,
         embedding=_embedding(message.embedding) if message.HasField("embedding") else None,
+        **to_head_settings(message),
     )
 
 
@@ -97,4 +102,7 @@ def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
         embedding_size=message.embedding_size,
         pooling=message.pooling,
         normalize=message.normalize,
+        prompts=dict(message.prompts),
+        default_prompt_name=message.default_prompt_name,
+        token_embedding_size=message.token_embedding_size,
     )

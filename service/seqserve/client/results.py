@@ -6,6 +6,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from seqserve.client.head_settings import (
+    ClassificationSettings,
+    MaskFillingSettings,
+    RerankingSettings,
+    TokenClassificationSettings,
+)
+
 FinishReason = Literal["eos", "length", "stop_sequence", "time"]
 """Why a hypothesis ended."""
 
@@ -111,17 +118,6 @@ class Scoring:
     timing: Timing
 
 
-@dataclasses.dataclass(frozen=True, slots=True, eq=False)
-class Embeddings:
-    """The embeddings of the texts of one call, in their order."""
-
-    vectors: NDArray[np.float32]
-    """[N, M]."""
-    token_counts: tuple[int, ...]
-    truncated_token_counts: tuple[int, ...]
-    timings: tuple[Timing, ...]
-
-
 @dataclasses.dataclass(frozen=True, slots=True)
 class Token:
     """One token of a text."""
@@ -132,6 +128,42 @@ class Token:
     """First character, in code points."""
     end_offset: int
     is_special: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class EmbeddingWindow:
+    """The embedding of a part of a text."""
+
+    vector: NDArray[np.float32]
+    """[M]"""
+    start_offset: int
+    """First character, in code points."""
+    end_offset: int
+    token_count: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class TokenEmbeddings:
+    """The states of the tokens of one text."""
+
+    tokens: tuple[Token, ...]
+    vectors: NDArray[np.float32]
+    """[S, M]"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Embeddings:
+    """The embeddings of the texts of one call, in their order."""
+
+    vectors: NDArray[np.float32]
+    """[N, M]."""
+    token_counts: tuple[int, ...]
+    truncated_token_counts: tuple[int, ...]
+    timings: tuple[Timing, ...]
+    windows: tuple[tuple[EmbeddingWindow, ...], ...] = ()
+    """Those of each text; empty when not asked for."""
+    token_embeddings: tuple[TokenEmbeddings, ...] = ()
+    """Those of each text; empty when not asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,6 +208,12 @@ class EmbeddingSettings:
     pooling: str
     normalize: bool
     """Whether embeddings have length 1 when a request does not say."""
+    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Texts that can be put before inputs, by name."""
+    default_prompt_name: str = ""
+    """The prompt of requests that name none; empty for none."""
+    token_embedding_size: int = 0
+    """0 for models that return no token embeddings."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -185,7 +223,7 @@ class ModelInfo:
     name: str
     version: str
     tasks: tuple[str, ...]
-    """"generate", "embed"."""
+    """"generate", "embed", "classify", "classify_tokens", "rerank", "fill_mask"."""
     family: str
     dtype: str
     source: str
@@ -198,3 +236,8 @@ class ModelInfo:
     """None for models that do not generate."""
     embedding: EmbeddingSettings | None
     """None for models that do not embed."""
+    classification: ClassificationSettings | None = None
+    """None for models that do not classify texts, and so are those below for others."""
+    token_classification: TokenClassificationSettings | None = None
+    reranking: RerankingSettings | None = None
+    mask_filling: MaskFillingSettings | None = None

@@ -1,11 +1,22 @@
-"""The client's commands: ``generate``, ``score``, ``embed``, ``models``, ``tokenize``."""
+"""The client's commands, one for each kind of call."""
 
 import click
 
 from seqserve.commands.embedding import embed
 from seqserve.commands.generation import generate
 from seqserve.commands.model import models
+from seqserve.commands.prediction import classify, fill_mask, rerank, tag
 from seqserve.commands.scoring import score
 from seqserve.commands.tokenization import tokenize
 
-COMMANDS: list[click.Command] = [generate, score, embed, models, tokenize]
+COMMANDS: list[click.Command] = [
+    generate,
+    score,
+    embed,
+    classify,
+    tag,
+    rerank,
+    fill_mask,
+    models,
+    tokenize,
+]

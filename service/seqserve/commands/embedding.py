@@ -3,6 +3,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -10,14 +11,16 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from seqserve.client import Embeddings, Priority
+from seqserve.client import Embeddings, EmbedOptions, Priority
 from seqserve.commands.invocation import (
     PRIORITY,
+    TRUNCATION_OPTIONS,
     Call,
     calling,
     note_truncation,
     read_inputs,
     refuse_together,
+    with_options,
 )
 
 
@@ -27,7 +30,14 @@ from seqserve.commands.invocation import (
 @click.option(
     "--normalize/--no-normalize", default=None, help="Scale to length 1; default: the model's."
 )
-@click.option("--truncate", is_flag=True, help="Cut inputs that are too long at their end.")
+@with_options(TRUNCATION_OPTIONS)
+@click.option("--prompt-name", help="Prompt to put before inputs; empty for none.")
+@click.option("--dimensions", type=int, help="How many of the first numbers to return.")
+@click.option(
+    "--stride",
+    type=int,
+    help="Read inputs that are too long in windows that have this many tokens in common.",
+)
 @PRIORITY
 @click.option("--similarity", is_flag=True, help="Print the cosine similarities as a table.")
 @click.option(
@@ -43,6 +53,7 @@ def embed(
     priority: Priority,
     similarity: bool,
     output: Path | None,
+    **options: Any,
 ) -> None:
     """Embeds each INPUT (default: lines of standard input).
 
@@ -62,6 +73,9 @@ def embed(
             normalize=normalize,
             truncate=truncate,
             priority=priority,
+            **EmbedOptions(
+                **{name: value for name, value in options.items() if value is not None}  # type: ignore[typeddict-item]
+            ),
         )
     for number, count in enumerate(embeddings.truncated_token_counts, 1):
         note_truncation(number, count)

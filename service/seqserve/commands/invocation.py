@@ -44,6 +44,16 @@ PRIORITY = click.option(
 )
 
 
+TRUNCATION_OPTIONS = (
+    click.option("--truncate", is_flag=True, help="Cut inputs that are too long."),
+    click.option(
+        "--truncation-direction",
+        type=click.Choice(["right", "left"]),
+        help="Which side is cut, with --truncate; the end by default.",
+    ),
+)
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Call:
     """The options that all commands share."""
@@ -114,6 +124,12 @@ def calling(command: Callable[..., None]) -> Callable[..., None]:
     return decorated
 
 
+def note_truncation(number: int, count: int) -> None:
+    """Says on standard error that an input was cut."""
+    if count:
+        click.echo(f"note: {count} tokens of input {number} were cut", err=True)
+
+
 def read_inputs(inputs: tuple[str, ...]) -> list[str]:
     """The arguments, or the lines of standard input if there are none or only ``-``.
 
@@ -141,9 +157,3 @@ def refuse_together(first: str, *others: tuple[str, bool]) -> None:
     for name, is_given in others:
         if is_given:
             raise click.UsageError(f"{name} has no effect with {first}; leave one of them out")
-
-
-def note_truncation(number: int, count: int) -> None:
-    """Says on standard error that an input was cut."""
-    if count:
-        click.echo(f"note: {count} tokens of input {number} were cut", err=True)

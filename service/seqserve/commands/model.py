@@ -52,4 +52,20 @@ def _describe(info: ModelInfo) -> str:
             details.append(f"{num_source or 'any'} to {num_target or 'any'} languages")
     if (embedding := info.embedding) is not None:
         details.append(f"{embedding.embedding_size} numbers, pooling {embedding.pooling}")
+        if embedding.prompts:
+            details.append(f"prompts {', '.join(sorted(embedding.prompts))}")
+    details += _describe_head(info)
     return ", ".join(details)
+
+
+def _describe_head(info: ModelInfo) -> list[str]:
+    """What the head of a model returns, in a few words; empty without a head."""
+    details = []
+    for labelled in (info.classification, info.token_classification):
+        if labelled is not None:
+            details.append(f"labels {', '.join(labelled.labels)}")
+    if info.reranking is not None:
+        details.append(f"scores by {info.reranking.activation}")
+    if info.mask_filling is not None:
+        details.append(f"mask {info.mask_filling.mask_token}")
+    return details

@@ -16,7 +16,16 @@ class Calls:
     def __init__(self) -> None:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._ended: set[asyncio.Task[Any]] = set()
-        self._is_draining = False
+        self._draining = asyncio.Event()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the server is shutting down."""
+        return self._draining.is_set()
+
+    async def wait_for_drain(self) -> None:
+        """Waits until the server shuts down, for calls that have no end of their own."""
+        await self._draining.wait()
 
     def begin(self) -> None:
         """Counts the call of the running task.
@@ -24,7 +33,7 @@ class Calls:
         Raises:
             UnavailableError: The server is shutting down.
         """
-        if self._is_draining:
+        if self.is_draining:
             raise UnavailableError("the server is shutting down; try another replica")
         task = _running_task()
         self._tasks.add(task)
@@ -40,7 +49,7 @@ class Calls:
 
     async def drain(self, seconds: float) -> int:
         """Refuses calls from now on and waits for those that began; returns how many are left."""
-        self._is_draining = True
+        self._draining.set()
         return await self._wait(seconds)
 
     async def end(self, seconds: float) -> None:

@@ -38,7 +38,8 @@ class _Malformed:
 class CallInterceptor(grpc.aio.ServerInterceptor):
     """Wraps the calls of our own services; health and reflection pass through.
 
-    Their behaviors are coroutines: those of streams write their messages themselves.
+    Their behaviors are coroutines: those of streams write their messages themselves, and read those
+    of requests, where what could not be read is a message of no known type.
     """
 
     def __init__(self, metrics: Metrics, calls: Calls) -> None:
@@ -58,6 +59,12 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         if handler is None or not method.startswith(_OURS):
             return handler
         deserializer = _tolerant(handler.request_deserializer)
+        if handler.request_streaming:
+            return grpc.stream_stream_rpc_method_handler(
+                self._wrap(handler.stream_stream, method),
+                request_deserializer=deserializer,
+                response_serializer=handler.response_serializer,
+            )
         if handler.response_streaming:
             return grpc.unary_stream_rpc_method_handler(
                 self._wrap(handler.unary_stream, method),

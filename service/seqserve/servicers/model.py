@@ -114,6 +114,9 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                     embedding_size=manifest.embedding.embedding_size,
                     pooling=manifest.embedding.pooling,
                     normalize=manifest.embedding.normalize,
+                    prompts=manifest.embedding.prompts,
+                    default_prompt_name=manifest.embedding.default_prompt_name or "",
+                    token_embedding_size=manifest.embedding.token_embedding_size or 0,
                 )
             )
         _describe_head(manifest, message)

@@ -177,13 +177,20 @@ def _encode(
     return sources
 
 
-def check_length(length: int, limit: int, field: str) -> None:
-    """Refuses sources that are longer than the model reads."""
+def check_length(length: int, limit: int, field: str, *, others: str = "") -> None:
+    """Refuses sources that are longer than the model reads.
+
+    Args:
+        length: The tokens there are.
+        limit: The tokens there may be.
+        field: Where the source comes from.
+        others: What is read together with it, as in " with `query`".
+    """
     if length > limit:
         raise InvalidRequestError(
             field,
-            f"`{field}` must have at most {limit} tokens, but has {length}; shorten it, or set "
-            "`truncate` to have its end cut",
+            f"`{field}` must have at most {limit} tokens{others}, but has {length}; shorten it, or "
+            "set `truncate` to have its end cut",
         )
 
 

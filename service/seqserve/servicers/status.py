@@ -15,6 +15,8 @@ from seqserve.errors import (
 )
 
 _DOMAIN = "seqserve"
+DETAILS_KEY = "grpc-status-details-bin"
+"""The metadata key of ``google.rpc.Status``."""
 _INTERNAL_TEXT = "internal error; the server's log has the details under this request id"
 
 
@@ -51,7 +53,7 @@ def to_status(error: Exception, request_id: str) -> Status:
         # gRPC clients with a retry policy wait this long (gRFC A6).
         metadata.append(("grpc-retry-pushback-ms", str(round(error.retry_after_seconds * 1000))))
     rich = status_pb2.Status(code=code_pb2.Code.Value(code.name), message=message, details=details)
-    metadata.append(("grpc-status-details-bin", rich.SerializeToString()))
+    metadata.append((DETAILS_KEY, rich.SerializeToString()))
     return Status(code, message, tuple(metadata))
 
 

@@ -22,26 +22,79 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import any_pb2 as google_dot_protobuf_dot_any__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from seqserve.v1 import model_pb2 as seqserve_dot_v1_dot_model__pb2
 from seqserve.v1 import priority_pb2 as seqserve_dot_v1_dot_priority__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aseqserve/v1/encoding.proto\x12\x0bseqserve.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\x1a\x1aseqserve/v1/priority.proto\"\xaa\x01\n\x0c\x45mbedRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.PriorityB\x0c\n\n_normalize\"|\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"w\n\x0e\x45ncodingTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.Embedding\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference2Q\n\x0f\x45ncodingService\x12>\n\x05\x45mbed\x12\x19.seqserve.v1.EmbedRequest\x1a\x1a.seqserve.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1aseqserve/v1/encoding.proto\x12\x0bseqserve.v1\x1a\x19google/protobuf/any.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x17seqserve/v1/model.proto\x1a\x1aseqserve/v1/priority.proto\"\x95\x03\n\x0c\x45mbedRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12\x16\n\tnormalize\x18\x04 \x01(\x08H\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x05 \x01(\x08\x12\'\n\x08priority\x18\x06 \x01(\x0e\x32\x15.seqserve.v1.Priority\x12>\n\x14truncation_direction\x18\x07 \x01(\x0e\x32 .seqserve.v1.TruncationDirection\x12\x18\n\x0bprompt_name\x18\x08 \x01(\tH\x01\x88\x01\x01\x12\x17\n\ndimensions\x18\t \x01(\x05H\x02\x88\x01\x01\x12\x13\n\x06stride\x18\n \x01(\x05H\x03\x88\x01\x01\x12\x16\n\x0ereturn_windows\x18\x0b \x01(\x08\x12\x1f\n\x17return_token_embeddings\x18\x0c \x01(\x08\x42\x0c\n\n_normalizeB\x0e\n\x0c_prompt_nameB\r\n\x0b_dimensionsB\t\n\x07_stride\"\xe2\x01\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\x12-\n\x07windows\x18\x05 \x03(\x0b\x32\x1c.seqserve.v1.EmbeddingWindow\x12\x35\n\x10token_embeddings\x18\x06 \x03(\x0b\x32\x1b.seqserve.v1.TokenEmbedding\"`\n\x0f\x45mbeddingWindow\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x14\n\x0cstart_offset\x18\x02 \x01(\x05\x12\x12\n\nend_offset\x18\x03 \x01(\x05\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\"C\n\x0eTokenEmbedding\x12!\n\x05token\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Token\x12\x0e\n\x06values\x18\x02 \x03(\x02\"w\n\x0e\x45ncodingTiming\x12\x31\n\x0equeue_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x32\n\x0f\x65ncode_duration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"g\n\rEmbedResponse\x12*\n\nembeddings\x18\x01 \x03(\x0b\x32\x16.seqserve.v1.Embedding\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"@\n\x12\x45mbedStreamRequest\x12*\n\x07request\x18\x01 \x01(\x0b\x32\x19.seqserve.v1.EmbedRequest\"|\n\x13\x45mbedStreamResponse\x12.\n\x08response\x18\x01 \x01(\x0b\x32\x1a.seqserve.v1.EmbedResponseH\x00\x12*\n\x05\x65rror\x18\x02 \x01(\x0b\x32\x19.seqserve.v1.RequestErrorH\x00\x42\t\n\x07outcome\"T\n\x0cRequestError\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12%\n\x07\x64\x65tails\x18\x03 \x03(\x0b\x32\x14.google.protobuf.Any\"C\n\rClassifyInput\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x16\n\ttext_pair\x18\x02 \x01(\tH\x00\x88\x01\x01\x42\x0c\n\n_text_pair\"\xcf\x02\n\x0f\x43lassifyRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12*\n\x06inputs\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.ClassifyInput\x12\x35\n\x11\x66unction_to_apply\x18\x04 \x01(\x0e\x32\x1a.seqserve.v1.ScoreFunction\x12\x12\n\x05top_k\x18\x05 \x01(\x05H\x00\x88\x01\x01\x12\x15\n\rreturn_logits\x18\x06 \x01(\x08\x12\x10\n\x08truncate\x18\x07 \x01(\x08\x12>\n\x14truncation_direction\x18\x08 \x01(\x0e\x32 .seqserve.v1.TruncationDirection\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.seqserve.v1.PriorityB\x08\n\x06_top_k\"H\n\nLabelScore\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x12\n\x05logit\x18\x03 \x01(\x01H\x00\x88\x01\x01\x42\x08\n\x06_logit\"\x9a\x01\n\x0e\x43lassification\x12\'\n\x06labels\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.LabelScore\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"l\n\x10\x43lassifyResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.Classification\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\x1b\n\tLabelList\x12\x0e\n\x06labels\x18\x01 \x03(\t\"\xdc\x02\n\x15\x43lassifyTokensRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12>\n\x14\x61ggregation_strategy\x18\x04 \x01(\x0e\x32 .seqserve.v1.AggregationStrategy\x12-\n\rignore_labels\x18\x05 \x01(\x0b\x32\x16.seqserve.v1.LabelList\x12\x13\n\x06stride\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x10\n\x08truncate\x18\x07 \x01(\x08\x12>\n\x14truncation_direction\x18\x08 \x01(\x0e\x32 .seqserve.v1.TruncationDirection\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.seqserve.v1.PriorityB\t\n\x07_stride\"\xbc\x01\n\x06\x45ntity\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x0c\n\x04word\x18\x03 \x01(\t\x12\x14\n\x0cstart_offset\x18\x04 \x01(\x05\x12\x12\n\nend_offset\x18\x05 \x01(\x05\x12\x19\n\x11start_byte_offset\x18\x06 \x01(\x05\x12\x17\n\x0f\x65nd_byte_offset\x18\x07 \x01(\x05\x12\x18\n\x0btoken_index\x18\x08 \x01(\x05H\x00\x88\x01\x01\x42\x0e\n\x0c_token_index\"\xb3\x01\n\x13TokenClassification\x12%\n\x08\x65ntities\x18\x01 \x03(\x0b\x32\x13.seqserve.v1.Entity\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12\x14\n\x0cwindow_count\x18\x04 \x01(\x05\x12+\n\x06timing\x18\x05 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"w\n\x16\x43lassifyTokensResponse\x12\x31\n\x07results\x18\x01 \x03(\x0b\x32 .seqserve.v1.TokenClassification\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\xd9\x02\n\rRerankRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05query\x18\x03 \x01(\t\x12\x11\n\tdocuments\x18\x04 \x03(\t\x12\x34\n\nactivation\x18\x05 \x01(\x0e\x32 .seqserve.v1.RerankingActivation\x12\x12\n\x05top_n\x18\x06 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nkeep_order\x18\x07 \x01(\x08\x12\x18\n\x10return_documents\x18\x08 \x01(\x08\x12\x10\n\x08truncate\x18\t \x01(\x08\x12>\n\x14truncation_direction\x18\n \x01(\x0e\x32 .seqserve.v1.TruncationDirection\x12\'\n\x08priority\x18\x0b \x01(\x0e\x32\x15.seqserve.v1.PriorityB\x08\n\x06_top_n\"\xa1\x01\n\x0eRankedDocument\x12\r\n\x05index\x18\x01 \x01(\x05\x12\r\n\x05score\x18\x02 \x01(\x01\x12\x10\n\x08\x64ocument\x18\x03 \x01(\t\x12\x13\n\x0btoken_count\x18\x04 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x05 \x01(\x05\x12+\n\x06timing\x18\x06 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"j\n\x0eRerankResponse\x12,\n\x07results\x18\x01 \x03(\x0b\x32\x1b.seqserve.v1.RankedDocument\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\x90\x02\n\x0f\x46illMaskRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\x0e\n\x06inputs\x18\x03 \x03(\t\x12\x12\n\x05top_k\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x0f\n\x07targets\x18\x05 \x03(\t\x12\x18\n\x10return_sequences\x18\x06 \x01(\x08\x12\x10\n\x08truncate\x18\x07 \x01(\x08\x12>\n\x14truncation_direction\x18\x08 \x01(\x0e\x32 .seqserve.v1.TruncationDirection\x12\'\n\x08priority\x18\t \x01(\x0e\x32\x15.seqserve.v1.PriorityB\x08\n\x06_top_k\"F\n\tMaskToken\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x01\x12\x10\n\x08sequence\x18\x04 \x01(\t\"I\n\nFilledMask\x12\x13\n\x0btoken_index\x18\x01 \x01(\x05\x12&\n\x06tokens\x18\x02 \x03(\x0b\x32\x16.seqserve.v1.MaskToken\"\x96\x01\n\x0bMaskFilling\x12&\n\x05masks\x18\x01 \x03(\x0b\x32\x17.seqserve.v1.FilledMask\x12\x13\n\x0btoken_count\x18\x02 \x01(\x05\x12\x1d\n\x15truncated_token_count\x18\x03 \x01(\x05\x12+\n\x06timing\x18\x04 \x01(\x0b\x32\x1b.seqserve.v1.EncodingTiming\"i\n\x10\x46illMaskResponse\x12)\n\x07results\x18\x01 \x03(\x0b\x32\x18.seqserve.v1.MaskFilling\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference*z\n\x13TruncationDirection\x12$\n TRUNCATION_DIRECTION_UNSPECIFIED\x10\x00\x12\x1e\n\x1aTRUNCATION_DIRECTION_RIGHT\x10\x01\x12\x1d\n\x19TRUNCATION_DIRECTION_LEFT\x10\x02*\x80\x01\n\rScoreFunction\x12\x1e\n\x1aSCORE_FUNCTION_UNSPECIFIED\x10\x00\x12\x1a\n\x16SCORE_FUNCTION_SOFTMAX\x10\x01\x12\x1a\n\x16SCORE_FUNCTION_SIGMOID\x10\x02\x12\x17\n\x13SCORE_FUNCTION_NONE\x10\x03*\xdb\x01\n\x13\x41ggregationStrategy\x12$\n AGGREGATION_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x41GGREGATION_STRATEGY_NONE\x10\x01\x12\x1f\n\x1b\x41GGREGATION_STRATEGY_SIMPLE\x10\x02\x12\x1e\n\x1a\x41GGREGATION_STRATEGY_FIRST\x10\x03\x12 \n\x1c\x41GGREGATION_STRATEGY_AVERAGE\x10\x04\x12\x1c\n\x18\x41GGREGATION_STRATEGY_MAX\x10\x05\x32\xd7\x03\n\x0f\x45ncodingService\x12>\n\x05\x45mbed\x12\x19.seqserve.v1.EmbedRequest\x1a\x1a.seqserve.v1.EmbedResponse\x12T\n\x0b\x45mbedStream\x12\x1f.seqserve.v1.EmbedStreamRequest\x1a .seqserve.v1.EmbedStreamResponse(\x01\x30\x01\x12G\n\x08\x43lassify\x12\x1c.seqserve.v1.ClassifyRequest\x1a\x1d.seqserve.v1.ClassifyResponse\x12Y\n\x0e\x43lassifyTokens\x12\".seqserve.v1.ClassifyTokensRequest\x1a#.seqserve.v1.ClassifyTokensResponse\x12\x41\n\x06Rerank\x12\x1a.seqserve.v1.RerankRequest\x1a\x1b.seqserve.v1.RerankResponse\x12G\n\x08\x46illMask\x12\x1c.seqserve.v1.FillMaskRequest\x1a\x1d.seqserve.v1.FillMaskResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'seqserve.v1.encoding_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EMBEDREQUEST']._serialized_start=129
-  _globals['_EMBEDREQUEST']._serialized_end=299
-  _globals['_EMBEDDING']._serialized_start=301
-  _globals['_EMBEDDING']._serialized_end=425
-  _globals['_ENCODINGTIMING']._serialized_start=427
-  _globals['_ENCODINGTIMING']._serialized_end=546
-  _globals['_EMBEDRESPONSE']._serialized_start=548
-  _globals['_EMBEDRESPONSE']._serialized_end=651
-  _globals['_ENCODINGSERVICE']._serialized_start=653
-  _globals['_ENCODINGSERVICE']._serialized_end=734
+  _globals['_TRUNCATIONDIRECTION']._serialized_start=4387
+  _globals['_TRUNCATIONDIRECTION']._serialized_end=4509
+  _globals['_SCOREFUNCTION']._serialized_start=4512
+  _globals['_SCOREFUNCTION']._serialized_end=4640
+  _globals['_AGGREGATIONSTRATEGY']._serialized_start=4643
+  _globals['_AGGREGATIONSTRATEGY']._serialized_end=4862
+  _globals['_EMBEDREQUEST']._serialized_start=156
+  _globals['_EMBEDREQUEST']._serialized_end=561
+  _globals['_EMBEDDING']._serialized_start=564
+  _globals['_EMBEDDING']._serialized_end=790
+  _globals['_EMBEDDINGWINDOW']._serialized_start=792
+  _globals['_EMBEDDINGWINDOW']._serialized_end=888
+  _globals['_TOKENEMBEDDING']._serialized_start=890
+  _globals['_TOKENEMBEDDING']._serialized_end=957
+  _globals['_ENCODINGTIMING']._serialized_start=959
+  _globals['_ENCODINGTIMING']._serialized_end=1078
+  _globals['_EMBEDRESPONSE']._serialized_start=1080
+  _globals['_EMBEDRESPONSE']._serialized_end=1183
+  _globals['_EMBEDSTREAMREQUEST']._serialized_start=1185
+  _globals['_EMBEDSTREAMREQUEST']._serialized_end=1249
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_start=1251
+  _globals['_EMBEDSTREAMRESPONSE']._serialized_end=1375
+  _globals['_REQUESTERROR']._serialized_start=1377
+  _globals['_REQUESTERROR']._serialized_end=1461
+  _globals['_CLASSIFYINPUT']._serialized_start=1463
+  _globals['_CLASSIFYINPUT']._serialized_end=1530
+  _globals['_CLASSIFYREQUEST']._serialized_start=1533
+  _globals['_CLASSIFYREQUEST']._serialized_end=1868
+  _globals['_LABELSCORE']._serialized_start=1870
+  _globals['_LABELSCORE']._serialized_end=1942
+  _globals['_CLASSIFICATION']._serialized_start=1945
+  _globals['_CLASSIFICATION']._serialized_end=2099
+  _globals['_CLASSIFYRESPONSE']._serialized_start=2101
+  _globals['_CLASSIFYRESPONSE']._serialized_end=2209
+  _globals['_LABELLIST']._serialized_start=2211
+  _globals['_LABELLIST']._serialized_end=2238
+  _globals['_CLASSIFYTOKENSREQUEST']._serialized_start=2241
+  _globals['_CLASSIFYTOKENSREQUEST']._serialized_end=2589
+  _globals['_ENTITY']._serialized_start=2592
+  _globals['_ENTITY']._serialized_end=2780
+  _globals['_TOKENCLASSIFICATION']._serialized_start=2783
+  _globals['_TOKENCLASSIFICATION']._serialized_end=2962
+  _globals['_CLASSIFYTOKENSRESPONSE']._serialized_start=2964
+  _globals['_CLASSIFYTOKENSRESPONSE']._serialized_end=3083
+  _globals['_RERANKREQUEST']._serialized_start=3086
+  _globals['_RERANKREQUEST']._serialized_end=3431
+  _globals['_RANKEDDOCUMENT']._serialized_start=3434
+  _globals['_RANKEDDOCUMENT']._serialized_end=3595
+  _globals['_RERANKRESPONSE']._serialized_start=3597
+  _globals['_RERANKRESPONSE']._serialized_end=3703
+  _globals['_FILLMASKREQUEST']._serialized_start=3706
+  _globals['_FILLMASKREQUEST']._serialized_end=3978
+  _globals['_MASKTOKEN']._serialized_start=3980
+  _globals['_MASKTOKEN']._serialized_end=4050
+  _globals['_FILLEDMASK']._serialized_start=4052
+  _globals['_FILLEDMASK']._serialized_end=4125
+  _globals['_MASKFILLING']._serialized_start=4128
+  _globals['_MASKFILLING']._serialized_end=4278
+  _globals['_FILLMASKRESPONSE']._serialized_start=4280
+  _globals['_FILLMASKRESPONSE']._serialized_end=4385
+  _globals['_ENCODINGSERVICE']._serialized_start=4865
+  _globals['_ENCODINGSERVICE']._serialized_end=5336
 # @@protoc_insertion_point(module_scope)

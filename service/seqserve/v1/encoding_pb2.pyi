@@ -4,10 +4,12 @@ isort:skip_file
 The API of seqserve, version 1."""
 
 from collections import abc as _abc
+from google.protobuf import any_pb2 as _any_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from seqserve.v1 import model_pb2 as _model_pb2
 from seqserve.v1 import priority_pb2 as _priority_pb2
 import builtins as _builtins
@@ -21,6 +23,100 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _TruncationDirection:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TruncationDirectionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TruncationDirection.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TRUNCATION_DIRECTION_UNSPECIFIED: _TruncationDirection.ValueType  # 0
+    """Same as TRUNCATION_DIRECTION_RIGHT."""
+    TRUNCATION_DIRECTION_RIGHT: _TruncationDirection.ValueType  # 1
+    """The end is cut."""
+    TRUNCATION_DIRECTION_LEFT: _TruncationDirection.ValueType  # 2
+    """The beginning is cut."""
+
+class TruncationDirection(_TruncationDirection, metaclass=_TruncationDirectionEnumTypeWrapper):
+    """Which side of a text is cut."""
+
+TRUNCATION_DIRECTION_UNSPECIFIED: TruncationDirection.ValueType  # 0
+"""Same as TRUNCATION_DIRECTION_RIGHT."""
+TRUNCATION_DIRECTION_RIGHT: TruncationDirection.ValueType  # 1
+"""The end is cut."""
+TRUNCATION_DIRECTION_LEFT: TruncationDirection.ValueType  # 2
+"""The beginning is cut."""
+Global___TruncationDirection: _TypeAlias = TruncationDirection  # noqa: Y015
+
+class _ScoreFunction:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ScoreFunctionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ScoreFunction.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SCORE_FUNCTION_UNSPECIFIED: _ScoreFunction.ValueType  # 0
+    """As the model was trained: softmax where one label holds, sigmoid where each holds or not, none
+    where logits are values.
+    """
+    SCORE_FUNCTION_SOFTMAX: _ScoreFunction.ValueType  # 1
+    """Scores of a text add up to 1."""
+    SCORE_FUNCTION_SIGMOID: _ScoreFunction.ValueType  # 2
+    """Each score lies between 0 and 1 by itself."""
+    SCORE_FUNCTION_NONE: _ScoreFunction.ValueType  # 3
+    """Scores are the logits."""
+
+class ScoreFunction(_ScoreFunction, metaclass=_ScoreFunctionEnumTypeWrapper):
+    """What makes scores of the logits of a classifier."""
+
+SCORE_FUNCTION_UNSPECIFIED: ScoreFunction.ValueType  # 0
+"""As the model was trained: softmax where one label holds, sigmoid where each holds or not, none
+where logits are values.
+"""
+SCORE_FUNCTION_SOFTMAX: ScoreFunction.ValueType  # 1
+"""Scores of a text add up to 1."""
+SCORE_FUNCTION_SIGMOID: ScoreFunction.ValueType  # 2
+"""Each score lies between 0 and 1 by itself."""
+SCORE_FUNCTION_NONE: ScoreFunction.ValueType  # 3
+"""Scores are the logits."""
+Global___ScoreFunction: _TypeAlias = ScoreFunction  # noqa: Y015
+
+class _AggregationStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AggregationStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_AggregationStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    AGGREGATION_STRATEGY_UNSPECIFIED: _AggregationStrategy.ValueType  # 0
+    """Same as AGGREGATION_STRATEGY_NONE."""
+    AGGREGATION_STRATEGY_NONE: _AggregationStrategy.ValueType  # 1
+    """Not at all: one entity for each token."""
+    AGGREGATION_STRATEGY_SIMPLE: _AggregationStrategy.ValueType  # 2
+    """Neighbouring tokens with the same label, where none but the first begins an entity ("B-")."""
+    AGGREGATION_STRATEGY_FIRST: _AggregationStrategy.ValueType  # 3
+    """Whole words, with the label of their first token; then as SIMPLE."""
+    AGGREGATION_STRATEGY_AVERAGE: _AggregationStrategy.ValueType  # 4
+    """Whole words, with the label of the largest mean score; then as SIMPLE."""
+    AGGREGATION_STRATEGY_MAX: _AggregationStrategy.ValueType  # 5
+    """Whole words, with the label of the token with the largest score; then as SIMPLE."""
+
+class AggregationStrategy(_AggregationStrategy, metaclass=_AggregationStrategyEnumTypeWrapper):
+    """How tokens are joined to entities. The meaning is that of TokenClassificationPipeline of
+    transformers.
+    """
+
+AGGREGATION_STRATEGY_UNSPECIFIED: AggregationStrategy.ValueType  # 0
+"""Same as AGGREGATION_STRATEGY_NONE."""
+AGGREGATION_STRATEGY_NONE: AggregationStrategy.ValueType  # 1
+"""Not at all: one entity for each token."""
+AGGREGATION_STRATEGY_SIMPLE: AggregationStrategy.ValueType  # 2
+"""Neighbouring tokens with the same label, where none but the first begins an entity ("B-")."""
+AGGREGATION_STRATEGY_FIRST: AggregationStrategy.ValueType  # 3
+"""Whole words, with the label of their first token; then as SIMPLE."""
+AGGREGATION_STRATEGY_AVERAGE: AggregationStrategy.ValueType  # 4
+"""Whole words, with the label of the largest mean score; then as SIMPLE."""
+AGGREGATION_STRATEGY_MAX: AggregationStrategy.ValueType  # 5
+"""Whole words, with the label of the token with the largest score; then as SIMPLE."""
+Global___AggregationStrategy: _TypeAlias = AggregationStrategy  # noqa: Y015
+
 @_typing.final
 class EmbedRequest(_message.Message):
     """Asks for the embeddings of one or more texts."""
@@ -33,6 +129,12 @@ class EmbedRequest(_message.Message):
     NORMALIZE_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    DIMENSIONS_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    RETURN_WINDOWS_FIELD_NUMBER: _builtins.int
+    RETURN_TOKEN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that embeds."""
     model_version: _builtins.str
@@ -40,11 +142,35 @@ class EmbedRequest(_message.Message):
     normalize: _builtins.bool
     """Whether embeddings are scaled to length 1. Unset: as the model was trained to be used."""
     truncate: _builtins.bool
-    """Whether texts that are longer than the model accepts are cut at their end. The reply then says
-    how many tokens were cut. Default false: such a text is refused with INVALID_ARGUMENT.
+    """Whether texts that are longer than the model accepts are cut. The reply then says how many
+    tokens were cut. Default false: such a text is refused with INVALID_ARGUMENT.
     """
     priority: _priority_pb2.Priority.ValueType
     """Whose turn comes first while inputs wait. Default normal."""
+    truncation_direction: Global___TruncationDirection.ValueType
+    """Which side is cut. Default the end. With `truncate` only."""
+    prompt_name: _builtins.str
+    """Name of the text that is put before each input, one of the model's `prompts`. Unset: the
+    model's default, if it has one. Empty: none.
+    """
+    dimensions: _builtins.int
+    """How many of the first numbers of each embedding are returned, for models trained so that these
+    can stand alone (Matryoshka). At least 1, at most `embedding_size`. With `normalize` what is
+    left is scaled to length 1. Unset: all.
+    """
+    stride: _builtins.int
+    """Reads texts that are longer than the model accepts in windows, and says how many tokens
+    neighbouring windows have in common; their embedding is the mean of those of the windows, each
+    counting as much as it has tokens. At least 0, and less than a window has room for. Unset: such
+    texts are refused, or cut with `truncate`. Not with `truncate`.
+    """
+    return_windows: _builtins.bool
+    """Whether the embeddings of the windows are returned, too. Default false. With `stride` only."""
+    return_token_embeddings: _builtins.bool
+    """Whether the state of each token is returned, too: the last layer of the encoder, before pooling.
+    Default false. Not with `stride`. Refused when all of them would exceed the server's limit of
+    the size of a message.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts; at least one, at most the server's limit of inputs per request; none empty."""
@@ -58,14 +184,33 @@ class EmbedRequest(_message.Message):
         normalize: _builtins.bool | None = ...,
         truncate: _builtins.bool = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        truncation_direction: Global___TruncationDirection.ValueType = ...,
+        prompt_name: _builtins.str | None = ...,
+        dimensions: _builtins.int | None = ...,
+        stride: _builtins.int | None = ...,
+        return_windows: _builtins.bool = ...,
+        return_token_embeddings: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "normalize", b"normalize"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "normalize", b"normalize", "prompt_name", b"prompt_name", "stride", b"stride"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_normalize", b"_normalize", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "normalize", b"normalize", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "normalize", b"normalize", "priority", b"priority", "prompt_name", b"prompt_name", "return_token_embeddings", b"return_token_embeddings", "return_windows", b"return_windows", "stride", b"stride", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
+    _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
     _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
     _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
+    _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
+    _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
+    _WhichOneofReturnType__stride: _TypeAlias = _typing.Literal["stride"]  # noqa: Y015
+    _WhichOneofArgType__stride: _TypeAlias = _typing.Literal["_stride", b"_stride"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__normalize) -> _WhichOneofReturnType__normalize | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stride) -> _WhichOneofReturnType__stride | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
 
@@ -79,17 +224,27 @@ class Embedding(_message.Message):
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     TIMING_FIELD_NUMBER: _builtins.int
+    WINDOWS_FIELD_NUMBER: _builtins.int
+    TOKEN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
-    """Tokens the model read, special tokens included."""
+    """Tokens the model read, special tokens and those of a prompt included. Of windows: the sum."""
     truncated_token_count: _builtins.int
     """Tokens cut because the text was too long; 0 unless `truncate` is set."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The vector; its size is the model's `embedding_size`."""
+        """The vector; its size is the model's `embedding_size`, or `dimensions`."""
 
     @_builtins.property
     def timing(self) -> Global___EncodingTiming:
-        """Where the time went."""
+        """Where the time went; of windows, that of the slowest."""
+
+    @_builtins.property
+    def windows(self) -> _containers.RepeatedCompositeFieldContainer[Global___EmbeddingWindow]:
+        """The windows, in order; empty unless `return_windows` is set."""
+
+    @_builtins.property
+    def token_embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenEmbedding]:
+        """The tokens, in order, special tokens included; empty unless `return_token_embeddings` is set."""
 
     def __init__(
         self,
@@ -98,14 +253,82 @@ class Embedding(_message.Message):
         token_count: _builtins.int = ...,
         truncated_token_count: _builtins.int = ...,
         timing: Global___EncodingTiming | None = ...,
+        windows: _abc.Iterable[Global___EmbeddingWindow] | None = ...,
+        token_embeddings: _abc.Iterable[Global___TokenEmbedding] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "token_count", b"token_count", "truncated_token_count", b"truncated_token_count", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "token_count", b"token_count", "token_embeddings", b"token_embeddings", "truncated_token_count", b"truncated_token_count", "values", b"values", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Embedding: _TypeAlias = Embedding  # noqa: Y015
+
+@_typing.final
+class EmbeddingWindow(_message.Message):
+    """The embedding of a part of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VALUES_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    start_offset: _builtins.int
+    """First character of the part in the input (Unicode code points, from 0)."""
+    end_offset: _builtins.int
+    """One past the last character."""
+    token_count: _builtins.int
+    """Tokens the model read, special tokens and those of a prompt included."""
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The vector, scaled and cut as that of the text."""
+
+    def __init__(
+        self,
+        *,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        start_offset: _builtins.int = ...,
+        end_offset: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset", "token_count", b"token_count", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbeddingWindow: _TypeAlias = EmbeddingWindow  # noqa: Y015
+
+@_typing.final
+class TokenEmbedding(_message.Message):
+    """The state of one token."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def token(self) -> _model_pb2.Token:
+        """The token. A token of a prompt has no place in the input: its offsets are 0."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """The vector, as the encoder returns it: neither scaled nor cut."""
+
+    def __init__(
+        self,
+        *,
+        token: _model_pb2.Token | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["token", b"token"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token", b"token", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenEmbedding: _TypeAlias = TokenEmbedding  # noqa: Y015
 
 @_typing.final
 class EncodingTiming(_message.Message):
@@ -166,3 +389,841 @@ class EmbedResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___EmbedResponse: _TypeAlias = EmbedResponse  # noqa: Y015
+
+@_typing.final
+class EmbedStreamRequest(_message.Message):
+    """One of the requests of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def request(self) -> Global___EmbedRequest:
+        """What to embed, complete: nothing is taken from the requests before it."""
+
+    def __init__(
+        self,
+        *,
+        request: Global___EmbedRequest | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["request", b"request"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EmbedStreamRequest: _TypeAlias = EmbedStreamRequest  # noqa: Y015
+
+@_typing.final
+class EmbedStreamResponse(_message.Message):
+    """The answer to the next request of a stream."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESPONSE_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def response(self) -> Global___EmbedResponse:
+        """The embeddings."""
+
+    @_builtins.property
+    def error(self) -> Global___RequestError:
+        """Why there are none."""
+
+    def __init__(
+        self,
+        *,
+        response: Global___EmbedResponse | None = ...,
+        error: Global___RequestError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "outcome", b"outcome", "response", b"response"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_outcome: _TypeAlias = _typing.Literal["response", "error"]  # noqa: Y015
+    _WhichOneofArgType_outcome: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+Global___EmbedStreamResponse: _TypeAlias = EmbedStreamResponse  # noqa: Y015
+
+@_typing.final
+class RequestError(_message.Message):
+    """The status of one request of a stream, as a call with this request alone would have ended."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CODE_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    DETAILS_FIELD_NUMBER: _builtins.int
+    code: _builtins.int
+    """The number of the gRPC status code: 3 for INVALID_ARGUMENT, 8 for RESOURCE_EXHAUSTED, say."""
+    message: _builtins.str
+    """What was wrong, and what to do."""
+    @_builtins.property
+    def details(self) -> _containers.RepeatedCompositeFieldContainer[_any_pb2.Any]:
+        """Messages of google.rpc: ErrorInfo, BadRequest, RetryInfo."""
+
+    def __init__(
+        self,
+        *,
+        code: _builtins.int = ...,
+        message: _builtins.str = ...,
+        details: _abc.Iterable[_any_pb2.Any] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "details", b"details", "message", b"message"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RequestError: _TypeAlias = RequestError  # noqa: Y015
+
+@_typing.final
+class ClassifyInput(_message.Message):
+    """A text to label, or a pair of texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    TEXT_PAIR_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """The text, or the first of a pair; not empty."""
+    text_pair: _builtins.str
+    """The second text of a pair; not empty if set."""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        text_pair: _builtins.str | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text_pair", b"text_pair"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair", "text", b"text", "text_pair", b"text_pair"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__text_pair: _TypeAlias = _typing.Literal["text_pair"]  # noqa: Y015
+    _WhichOneofArgType__text_pair: _TypeAlias = _typing.Literal["_text_pair", b"_text_pair"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__text_pair) -> _WhichOneofReturnType__text_pair | None: ...
+
+Global___ClassifyInput: _TypeAlias = ClassifyInput  # noqa: Y015
+
+@_typing.final
+class ClassifyRequest(_message.Message):
+    """Asks for the labels of one or more texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    FUNCTION_TO_APPLY_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    RETURN_LOGITS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that classifies."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    function_to_apply: Global___ScoreFunction.ValueType
+    """What makes scores of logits. Default as the model was trained."""
+    top_k: _builtins.int
+    """How many labels are returned for each input, those with the largest scores. At least 1, at most
+    the number of labels. Unset: all.
+    """
+    return_logits: _builtins.bool
+    """Whether labels carry their logits, too. Default false."""
+    truncate: _builtins.bool
+    """Whether texts that are longer than the model accepts are cut: of a pair the longer first. The
+    reply then says how many tokens were cut. Default false: such a text is refused.
+    """
+    truncation_direction: Global___TruncationDirection.ValueType
+    """Which side is cut. Default the end. With `truncate` only."""
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClassifyInput]:
+        """The texts; at least one, at most the server's limit of inputs per request."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        inputs: _abc.Iterable[Global___ClassifyInput] | None = ...,
+        function_to_apply: Global___ScoreFunction.ValueType = ...,
+        top_k: _builtins.int | None = ...,
+        return_logits: _builtins.bool = ...,
+        truncate: _builtins.bool = ...,
+        truncation_direction: Global___TruncationDirection.ValueType = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "function_to_apply", b"function_to_apply", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "return_logits", b"return_logits", "top_k", b"top_k", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+
+Global___ClassifyRequest: _TypeAlias = ClassifyRequest  # noqa: Y015
+
+@_typing.final
+class LabelScore(_message.Message):
+    """A label and how well it fits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    LOGIT_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label, one of the model's `labels`."""
+    score: _builtins.float
+    """Its score."""
+    logit: _builtins.float
+    """Its logit; unset unless `return_logits` is set."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        logit: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_logit", b"_logit", "logit", b"logit"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_logit", b"_logit", "label", b"label", "logit", b"logit", "score", b"score"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__logit: _TypeAlias = _typing.Literal["logit"]  # noqa: Y015
+    _WhichOneofArgType__logit: _TypeAlias = _typing.Literal["_logit", b"_logit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__logit) -> _WhichOneofReturnType__logit | None: ...
+
+Global___LabelScore: _TypeAlias = LabelScore  # noqa: Y015
+
+@_typing.final
+class Classification(_message.Message):
+    """The labels of one input."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    token_count: _builtins.int
+    """Tokens the model read, special tokens included."""
+    truncated_token_count: _builtins.int
+    """Tokens cut because the input was too long; 0 unless `truncate` is set."""
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabelScore]:
+        """Largest score first; of equal ones, in the order of the model's `labels`."""
+
+    @_builtins.property
+    def timing(self) -> Global___EncodingTiming:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[Global___LabelScore] | None = ...,
+        token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        timing: Global___EncodingTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels", "timing", b"timing", "token_count", b"token_count", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Classification: _TypeAlias = Classification  # noqa: Y015
+
+@_typing.final
+class ClassifyResponse(_message.Message):
+    """The labels, in the order of the inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___Classification]:
+        """One entry for each input."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___Classification] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyResponse: _TypeAlias = ClassifyResponse  # noqa: Y015
+
+@_typing.final
+class LabelList(_message.Message):
+    """A list of labels."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABELS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The labels; may be empty."""
+
+    def __init__(
+        self,
+        *,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["labels", b"labels"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LabelList: _TypeAlias = LabelList  # noqa: Y015
+
+@_typing.final
+class ClassifyTokensRequest(_message.Message):
+    """Asks for the labelled tokens of one or more texts."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    AGGREGATION_STRATEGY_FIELD_NUMBER: _builtins.int
+    IGNORE_LABELS_FIELD_NUMBER: _builtins.int
+    STRIDE_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that classifies tokens."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    aggregation_strategy: Global___AggregationStrategy.ValueType
+    """How tokens are joined to entities. Default not at all."""
+    stride: _builtins.int
+    """Reads texts that are longer than the model accepts in windows, and says how many tokens
+    neighbouring windows have in common; of entities that overlap, the longest is returned. At least
+    0, and less than a window has room for. Unset: such texts are refused, or cut with `truncate`.
+    Not with `truncate`, nor without a strategy.
+    """
+    truncate: _builtins.bool
+    """Whether texts that are longer than the model accepts are cut. The reply then says how many
+    tokens were cut. Default false.
+    """
+    truncation_direction: Global___TruncationDirection.ValueType
+    """Which side is cut. Default the end. With `truncate` only."""
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts; at least one, at most the server's limit of inputs per request; none empty."""
+
+    @_builtins.property
+    def ignore_labels(self) -> Global___LabelList:
+        """Labels to leave out: with a strategy without "B-" and "I-". Unset: "O". Empty: none."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        inputs: _abc.Iterable[_builtins.str] | None = ...,
+        aggregation_strategy: Global___AggregationStrategy.ValueType = ...,
+        ignore_labels: Global___LabelList | None = ...,
+        stride: _builtins.int | None = ...,
+        truncate: _builtins.bool = ...,
+        truncation_direction: Global___TruncationDirection.ValueType = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_stride", b"_stride", "ignore_labels", b"ignore_labels", "stride", b"stride"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_stride", b"_stride", "aggregation_strategy", b"aggregation_strategy", "ignore_labels", b"ignore_labels", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "stride", b"stride", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__stride: _TypeAlias = _typing.Literal["stride"]  # noqa: Y015
+    _WhichOneofArgType__stride: _TypeAlias = _typing.Literal["_stride", b"_stride"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__stride) -> _WhichOneofReturnType__stride | None: ...
+
+Global___ClassifyTokensRequest: _TypeAlias = ClassifyTokensRequest  # noqa: Y015
+
+@_typing.final
+class Entity(_message.Message):
+    """A labelled part of a text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    WORD_FIELD_NUMBER: _builtins.int
+    START_OFFSET_FIELD_NUMBER: _builtins.int
+    END_OFFSET_FIELD_NUMBER: _builtins.int
+    START_BYTE_OFFSET_FIELD_NUMBER: _builtins.int
+    END_BYTE_OFFSET_FIELD_NUMBER: _builtins.int
+    TOKEN_INDEX_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """The label: of a token as the model names it, else without "B-" and "I-"."""
+    score: _builtins.float
+    """Its probability; of several tokens or words, the mean."""
+    word: _builtins.str
+    """The part as the tokenizer writes it. The offsets tell the exact characters."""
+    start_offset: _builtins.int
+    """First character in the input (Unicode code points, from 0)."""
+    end_offset: _builtins.int
+    """One past the last character."""
+    start_byte_offset: _builtins.int
+    """First byte in the input in UTF-8, from 0."""
+    end_byte_offset: _builtins.int
+    """One past the last byte."""
+    token_index: _builtins.int
+    """Which token it is, special tokens counted; unset with a strategy."""
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        score: _builtins.float = ...,
+        word: _builtins.str = ...,
+        start_offset: _builtins.int = ...,
+        end_offset: _builtins.int = ...,
+        start_byte_offset: _builtins.int = ...,
+        end_byte_offset: _builtins.int = ...,
+        token_index: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_token_index", b"_token_index", "token_index", b"token_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_token_index", b"_token_index", "end_byte_offset", b"end_byte_offset", "end_offset", b"end_offset", "label", b"label", "score", b"score", "start_byte_offset", b"start_byte_offset", "start_offset", b"start_offset", "token_index", b"token_index", "word", b"word"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__token_index: _TypeAlias = _typing.Literal["token_index"]  # noqa: Y015
+    _WhichOneofArgType__token_index: _TypeAlias = _typing.Literal["_token_index", b"_token_index"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_index) -> _WhichOneofReturnType__token_index | None: ...
+
+Global___Entity: _TypeAlias = Entity  # noqa: Y015
+
+@_typing.final
+class TokenClassification(_message.Message):
+    """The labelled parts of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTITIES_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    WINDOW_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    token_count: _builtins.int
+    """Tokens the model read, special tokens included. Of windows: the sum."""
+    truncated_token_count: _builtins.int
+    """Tokens cut because the text was too long; 0 unless `truncate` is set."""
+    window_count: _builtins.int
+    """Windows the text was read in; 1 if it fits."""
+    @_builtins.property
+    def entities(self) -> _containers.RepeatedCompositeFieldContainer[Global___Entity]:
+        """In the order of the text."""
+
+    @_builtins.property
+    def timing(self) -> Global___EncodingTiming:
+        """Where the time went; of windows, that of the slowest."""
+
+    def __init__(
+        self,
+        *,
+        entities: _abc.Iterable[Global___Entity] | None = ...,
+        token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        window_count: _builtins.int = ...,
+        timing: Global___EncodingTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entities", b"entities", "timing", b"timing", "token_count", b"token_count", "truncated_token_count", b"truncated_token_count", "window_count", b"window_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenClassification: _TypeAlias = TokenClassification  # noqa: Y015
+
+@_typing.final
+class ClassifyTokensResponse(_message.Message):
+    """The labelled parts, in the order of the inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenClassification]:
+        """One entry for each input."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___TokenClassification] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ClassifyTokensResponse: _TypeAlias = ClassifyTokensResponse  # noqa: Y015
+
+@_typing.final
+class RerankRequest(_message.Message):
+    """Asks how well documents fit a query."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    QUERY_FIELD_NUMBER: _builtins.int
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    TOP_N_FIELD_NUMBER: _builtins.int
+    KEEP_ORDER_FIELD_NUMBER: _builtins.int
+    RETURN_DOCUMENTS_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that reranks."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    query: _builtins.str
+    """The query; not empty."""
+    activation: _model_pb2.RerankingActivation.ValueType
+    """What makes a score of a logit. Default the model's."""
+    top_n: _builtins.int
+    """How many documents are returned, those with the largest scores. At least 1, at most the number
+    of documents. Unset: all.
+    """
+    keep_order: _builtins.bool
+    """Whether results come in the order of the documents. Default false: largest score first, of
+    equal ones in the order of the documents.
+    """
+    return_documents: _builtins.bool
+    """Whether results carry the text of their document. Default false."""
+    truncate: _builtins.bool
+    """Whether query and document are cut where both are longer than the model accepts, the longer of
+    them first. The reply then says how many tokens were cut. Default false: they are refused.
+    """
+    truncation_direction: Global___TruncationDirection.ValueType
+    """Which side is cut. Default the end. With `truncate` only."""
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The documents; at least one, at most the server's limit of inputs per request; none empty."""
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        query: _builtins.str = ...,
+        documents: _abc.Iterable[_builtins.str] | None = ...,
+        activation: _model_pb2.RerankingActivation.ValueType = ...,
+        top_n: _builtins.int | None = ...,
+        keep_order: _builtins.bool = ...,
+        return_documents: _builtins.bool = ...,
+        truncate: _builtins.bool = ...,
+        truncation_direction: Global___TruncationDirection.ValueType = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_n", b"_top_n", "top_n", b"top_n"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_n", b"_top_n", "activation", b"activation", "documents", b"documents", "keep_order", b"keep_order", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "query", b"query", "return_documents", b"return_documents", "top_n", b"top_n", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_n: _TypeAlias = _typing.Literal["top_n"]  # noqa: Y015
+    _WhichOneofArgType__top_n: _TypeAlias = _typing.Literal["_top_n", b"_top_n"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_n) -> _WhichOneofReturnType__top_n | None: ...
+
+Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
+
+@_typing.final
+class RankedDocument(_message.Message):
+    """How well one document fits."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    DOCUMENT_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which of the documents, from 0."""
+    score: _builtins.float
+    """How well it fits; larger is better."""
+    document: _builtins.str
+    """Its text; empty unless `return_documents` is set."""
+    token_count: _builtins.int
+    """Tokens the model read, those of the query and special tokens included."""
+    truncated_token_count: _builtins.int
+    """Tokens cut because both were too long; 0 unless `truncate` is set."""
+    @_builtins.property
+    def timing(self) -> Global___EncodingTiming:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        score: _builtins.float = ...,
+        document: _builtins.str = ...,
+        token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        timing: Global___EncodingTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "index", b"index", "score", b"score", "timing", b"timing", "token_count", b"token_count", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RankedDocument: _TypeAlias = RankedDocument  # noqa: Y015
+
+@_typing.final
+class RerankResponse(_message.Message):
+    """The documents and their scores."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___RankedDocument]:
+        """Largest score first, or in the order of the documents."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___RankedDocument] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RerankResponse: _TypeAlias = RerankResponse  # noqa: Y015
+
+@_typing.final
+class FillMaskRequest(_message.Message):
+    """Asks what stands in place of masks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    INPUTS_FIELD_NUMBER: _builtins.int
+    TOP_K_FIELD_NUMBER: _builtins.int
+    TARGETS_FIELD_NUMBER: _builtins.int
+    RETURN_SEQUENCES_FIELD_NUMBER: _builtins.int
+    TRUNCATE_FIELD_NUMBER: _builtins.int
+    TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model. May be empty when the server has exactly one model that fills masks."""
+    model_version: _builtins.str
+    """Version of the model; empty for the newest."""
+    top_k: _builtins.int
+    """How many tokens are returned for each mask, the most probable. At least 1, at most the size of
+    the vocabulary or the number of targets. Default 5, or the number of targets if that is less.
+    """
+    return_sequences: _builtins.bool
+    """Whether tokens carry the text with their mask replaced by them. Default false."""
+    truncate: _builtins.bool
+    """Whether texts that are longer than the model accepts are cut; at least one mask must be left.
+    The reply then says how many tokens were cut. Default false: such a text is refused.
+    """
+    truncation_direction: Global___TruncationDirection.ValueType
+    """Which side is cut. Default the end. With `truncate` only."""
+    priority: _priority_pb2.Priority.ValueType
+    """Whose turn comes first while inputs wait. Default normal."""
+    @_builtins.property
+    def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The texts, each with one or more of the model's `mask_token`; at least one, at most the server's
+        limit of inputs per request.
+        """
+
+    @_builtins.property
+    def targets(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The only tokens to consider, as entries of the vocabulary; their probabilities are still those
+        among all. Empty: all tokens.
+        """
+
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+        inputs: _abc.Iterable[_builtins.str] | None = ...,
+        top_k: _builtins.int | None = ...,
+        targets: _abc.Iterable[_builtins.str] | None = ...,
+        return_sequences: _builtins.bool = ...,
+        truncate: _builtins.bool = ...,
+        truncation_direction: Global___TruncationDirection.ValueType = ...,
+        priority: _priority_pb2.Priority.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "top_k", b"top_k"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_k", b"_top_k", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "return_sequences", b"return_sequences", "targets", b"targets", "top_k", b"top_k", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__top_k: _TypeAlias = _typing.Literal["top_k"]  # noqa: Y015
+    _WhichOneofArgType__top_k: _TypeAlias = _typing.Literal["_top_k", b"_top_k"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__top_k) -> _WhichOneofReturnType__top_k | None: ...
+
+Global___FillMaskRequest: _TypeAlias = FillMaskRequest  # noqa: Y015
+
+@_typing.final
+class MaskToken(_message.Message):
+    """A token that may stand in place of a mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    SCORE_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    """Its id in the source vocabulary."""
+    text: _builtins.str
+    """Its text, as the tokenizer writes it by itself."""
+    score: _builtins.float
+    """Its probability."""
+    sequence: _builtins.str
+    """The text with this mask replaced, as the tokenizer writes it: without special tokens, unless
+    other masks are left. Empty unless `return_sequences` is set.
+    """
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        text: _builtins.str = ...,
+        score: _builtins.float = ...,
+        sequence: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "score", b"score", "sequence", b"sequence", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaskToken: _TypeAlias = MaskToken  # noqa: Y015
+
+@_typing.final
+class FilledMask(_message.Message):
+    """What may stand in place of one mask."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_INDEX_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    token_index: _builtins.int
+    """Which token of the text the mask is, special tokens counted."""
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaskToken]:
+        """The most probable first; of equal ones, the smaller id."""
+
+    def __init__(
+        self,
+        *,
+        token_index: _builtins.int = ...,
+        tokens: _abc.Iterable[Global___MaskToken] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["token_index", b"token_index", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FilledMask: _TypeAlias = FilledMask  # noqa: Y015
+
+@_typing.final
+class MaskFilling(_message.Message):
+    """What may stand in place of the masks of one text."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MASKS_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    TIMING_FIELD_NUMBER: _builtins.int
+    token_count: _builtins.int
+    """Tokens the model read, special tokens included."""
+    truncated_token_count: _builtins.int
+    """Tokens cut because the text was too long; 0 unless `truncate` is set."""
+    @_builtins.property
+    def masks(self) -> _containers.RepeatedCompositeFieldContainer[Global___FilledMask]:
+        """One entry for each mask, in the order of the text."""
+
+    @_builtins.property
+    def timing(self) -> Global___EncodingTiming:
+        """Where the time went."""
+
+    def __init__(
+        self,
+        *,
+        masks: _abc.Iterable[Global___FilledMask] | None = ...,
+        token_count: _builtins.int = ...,
+        truncated_token_count: _builtins.int = ...,
+        timing: Global___EncodingTiming | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["masks", b"masks", "timing", b"timing", "token_count", b"token_count", "truncated_token_count", b"truncated_token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MaskFilling: _TypeAlias = MaskFilling  # noqa: Y015
+
+@_typing.final
+class FillMaskResponse(_message.Message):
+    """The filled masks, in the order of the inputs."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RESULTS_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def results(self) -> _containers.RepeatedCompositeFieldContainer[Global___MaskFilling]:
+        """One entry for each input."""
+
+    @_builtins.property
+    def model(self) -> _model_pb2.ModelReference:
+        """The model that answered."""
+
+    def __init__(
+        self,
+        *,
+        results: _abc.Iterable[Global___MaskFilling] | None = ...,
+        model: _model_pb2.ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "results", b"results"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FillMaskResponse: _TypeAlias = FillMaskResponse  # noqa: Y015

@@ -27,6 +27,9 @@ if _version_not_supported:
 
 class EncodingServiceStub(object):
     """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
     """
 
     def __init__(self, channel):
@@ -40,16 +43,87 @@ class EncodingServiceStub(object):
                 request_serializer=seqserve_dot_v1_dot_encoding__pb2.EmbedRequest.SerializeToString,
                 response_deserializer=seqserve_dot_v1_dot_encoding__pb2.EmbedResponse.FromString,
                 _registered_method=True)
+        self.EmbedStream = channel.stream_stream(
+                '/seqserve.v1.EncodingService/EmbedStream',
+                request_serializer=seqserve_dot_v1_dot_encoding__pb2.EmbedStreamRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_encoding__pb2.EmbedStreamResponse.FromString,
+                _registered_method=True)
+        self.Classify = channel.unary_unary(
+                '/seqserve.v1.EncodingService/Classify',
+                request_serializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyResponse.FromString,
+                _registered_method=True)
+        self.ClassifyTokens = channel.unary_unary(
+                '/seqserve.v1.EncodingService/ClassifyTokens',
+                request_serializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensResponse.FromString,
+                _registered_method=True)
+        self.Rerank = channel.unary_unary(
+                '/seqserve.v1.EncodingService/Rerank',
+                request_serializer=seqserve_dot_v1_dot_encoding__pb2.RerankRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_encoding__pb2.RerankResponse.FromString,
+                _registered_method=True)
+        self.FillMask = channel.unary_unary(
+                '/seqserve.v1.EncodingService/FillMask',
+                request_serializer=seqserve_dot_v1_dot_encoding__pb2.FillMaskRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_encoding__pb2.FillMaskResponse.FromString,
+                _registered_method=True)
 
 
 class EncodingServiceServicer(object):
     """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
     """
 
     def Embed(self, request, context):
         """Embeds one or more texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
 
-        Inputs of different calls share batches; a result does not depend on its neighbours.
+    def EmbedStream(self, request_iterator, context):
+        """Embeds texts in bulk: one answer for each request, in their order, while later requests are
+        still being sent.
+
+        A request that fails is answered with its error, and the stream goes on. The server reads ahead
+        of its answers by a few requests and no further: a caller that does not read is not read from.
+        Requests that find the server full wait for those before them in the stream. Every request must
+        be answered, and its answer read, within the server's limit of seconds.
+
+        A stream ends with UNAVAILABLE when the server shuts down, after it has answered what it has
+        read, and when its connection is closed, which servers do some minutes after it was opened. What
+        was not answered may be sent again.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Classify(self, request, context):
+        """Labels one or more texts, or pairs of texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ClassifyTokens(self, request, context):
+        """Finds labelled tokens, or entities, in one or more texts.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rerank(self, request, context):
+        """Scores documents for a query, and sorts them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def FillMask(self, request, context):
+        """Proposes tokens for the masks of one or more texts.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -63,6 +137,31 @@ def add_EncodingServiceServicer_to_server(servicer, server):
                     request_deserializer=seqserve_dot_v1_dot_encoding__pb2.EmbedRequest.FromString,
                     response_serializer=seqserve_dot_v1_dot_encoding__pb2.EmbedResponse.SerializeToString,
             ),
+            'EmbedStream': grpc.stream_stream_rpc_method_handler(
+                    servicer.EmbedStream,
+                    request_deserializer=seqserve_dot_v1_dot_encoding__pb2.EmbedStreamRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_encoding__pb2.EmbedStreamResponse.SerializeToString,
+            ),
+            'Classify': grpc.unary_unary_rpc_method_handler(
+                    servicer.Classify,
+                    request_deserializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyResponse.SerializeToString,
+            ),
+            'ClassifyTokens': grpc.unary_unary_rpc_method_handler(
+                    servicer.ClassifyTokens,
+                    request_deserializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensResponse.SerializeToString,
+            ),
+            'Rerank': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rerank,
+                    request_deserializer=seqserve_dot_v1_dot_encoding__pb2.RerankRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_encoding__pb2.RerankResponse.SerializeToString,
+            ),
+            'FillMask': grpc.unary_unary_rpc_method_handler(
+                    servicer.FillMask,
+                    request_deserializer=seqserve_dot_v1_dot_encoding__pb2.FillMaskRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_encoding__pb2.FillMaskResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'seqserve.v1.EncodingService', rpc_method_handlers)
@@ -73,6 +172,9 @@ def add_EncodingServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class EncodingService(object):
     """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
     """
 
     @staticmethod
@@ -92,6 +194,141 @@ class EncodingService(object):
             '/seqserve.v1.EncodingService/Embed',
             seqserve_dot_v1_dot_encoding__pb2.EmbedRequest.SerializeToString,
             seqserve_dot_v1_dot_encoding__pb2.EmbedResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EmbedStream(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_stream(
+            request_iterator,
+            target,
+            '/seqserve.v1.EncodingService/EmbedStream',
+            seqserve_dot_v1_dot_encoding__pb2.EmbedStreamRequest.SerializeToString,
+            seqserve_dot_v1_dot_encoding__pb2.EmbedStreamResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Classify(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.EncodingService/Classify',
+            seqserve_dot_v1_dot_encoding__pb2.ClassifyRequest.SerializeToString,
+            seqserve_dot_v1_dot_encoding__pb2.ClassifyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ClassifyTokens(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.EncodingService/ClassifyTokens',
+            seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensRequest.SerializeToString,
+            seqserve_dot_v1_dot_encoding__pb2.ClassifyTokensResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rerank(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.EncodingService/Rerank',
+            seqserve_dot_v1_dot_encoding__pb2.RerankRequest.SerializeToString,
+            seqserve_dot_v1_dot_encoding__pb2.RerankResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def FillMask(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.EncodingService/FillMask',
+            seqserve_dot_v1_dot_encoding__pb2.FillMaskRequest.SerializeToString,
+            seqserve_dot_v1_dot_encoding__pb2.FillMaskResponse.FromString,
             options,
             channel_credentials,
             insecure,

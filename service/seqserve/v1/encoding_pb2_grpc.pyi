@@ -27,31 +27,79 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EncodingServiceStub:
-    """Runs encoder-only models. Callers share a model as in GenerationService."""
+    """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EncodingServiceAsyncStub: ...
     Embed: _grpc.UnaryUnaryMultiCallable[_encoding_pb2.EmbedRequest, _encoding_pb2.EmbedResponse]
-    """Embeds one or more texts.
+    """Embeds one or more texts."""
+    EmbedStream: _grpc.StreamStreamMultiCallable[_encoding_pb2.EmbedStreamRequest, _encoding_pb2.EmbedStreamResponse]
+    """Embeds texts in bulk: one answer for each request, in their order, while later requests are
+    still being sent.
 
-    Inputs of different calls share batches; a result does not depend on its neighbours.
+    A request that fails is answered with its error, and the stream goes on. The server reads ahead
+    of its answers by a few requests and no further: a caller that does not read is not read from.
+    Requests that find the server full wait for those before them in the stream. Every request must
+    be answered, and its answer read, within the server's limit of seconds.
+
+    A stream ends with UNAVAILABLE when the server shuts down, after it has answered what it has
+    read, and when its connection is closed, which servers do some minutes after it was opened. What
+    was not answered may be sent again.
     """
+    Classify: _grpc.UnaryUnaryMultiCallable[_encoding_pb2.ClassifyRequest, _encoding_pb2.ClassifyResponse]
+    """Labels one or more texts, or pairs of texts."""
+    ClassifyTokens: _grpc.UnaryUnaryMultiCallable[_encoding_pb2.ClassifyTokensRequest, _encoding_pb2.ClassifyTokensResponse]
+    """Finds labelled tokens, or entities, in one or more texts."""
+    Rerank: _grpc.UnaryUnaryMultiCallable[_encoding_pb2.RerankRequest, _encoding_pb2.RerankResponse]
+    """Scores documents for a query, and sorts them."""
+    FillMask: _grpc.UnaryUnaryMultiCallable[_encoding_pb2.FillMaskRequest, _encoding_pb2.FillMaskResponse]
+    """Proposes tokens for the masks of one or more texts."""
 
 @_typing.type_check_only
 class EncodingServiceAsyncStub(EncodingServiceStub):
-    """Runs encoder-only models. Callers share a model as in GenerationService."""
+    """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     Embed: _aio.UnaryUnaryMultiCallable[_encoding_pb2.EmbedRequest, _encoding_pb2.EmbedResponse]  # type: ignore[assignment]
-    """Embeds one or more texts.
+    """Embeds one or more texts."""
+    EmbedStream: _aio.StreamStreamMultiCallable[_encoding_pb2.EmbedStreamRequest, _encoding_pb2.EmbedStreamResponse]  # type: ignore[assignment]
+    """Embeds texts in bulk: one answer for each request, in their order, while later requests are
+    still being sent.
 
-    Inputs of different calls share batches; a result does not depend on its neighbours.
+    A request that fails is answered with its error, and the stream goes on. The server reads ahead
+    of its answers by a few requests and no further: a caller that does not read is not read from.
+    Requests that find the server full wait for those before them in the stream. Every request must
+    be answered, and its answer read, within the server's limit of seconds.
+
+    A stream ends with UNAVAILABLE when the server shuts down, after it has answered what it has
+    read, and when its connection is closed, which servers do some minutes after it was opened. What
+    was not answered may be sent again.
     """
+    Classify: _aio.UnaryUnaryMultiCallable[_encoding_pb2.ClassifyRequest, _encoding_pb2.ClassifyResponse]  # type: ignore[assignment]
+    """Labels one or more texts, or pairs of texts."""
+    ClassifyTokens: _aio.UnaryUnaryMultiCallable[_encoding_pb2.ClassifyTokensRequest, _encoding_pb2.ClassifyTokensResponse]  # type: ignore[assignment]
+    """Finds labelled tokens, or entities, in one or more texts."""
+    Rerank: _aio.UnaryUnaryMultiCallable[_encoding_pb2.RerankRequest, _encoding_pb2.RerankResponse]  # type: ignore[assignment]
+    """Scores documents for a query, and sorts them."""
+    FillMask: _aio.UnaryUnaryMultiCallable[_encoding_pb2.FillMaskRequest, _encoding_pb2.FillMaskResponse]  # type: ignore[assignment]
+    """Proposes tokens for the masks of one or more texts."""
 
 class EncodingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Runs encoder-only models. Callers share a model as in GenerationService."""
+    """Runs encoder-only models. Callers share a model as in GenerationService.
+
+    Inputs of different calls share batches; a result does not depend on its neighbours. Results come
+    in the order of the inputs, all or none. Offsets are those of the input as it was sent.
+    """
 
     @_abc_1.abstractmethod
     def Embed(
@@ -59,9 +107,57 @@ class EncodingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _encoding_pb2.EmbedRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_encoding_pb2.EmbedResponse, _abc.Awaitable[_encoding_pb2.EmbedResponse]]:
-        """Embeds one or more texts.
+        """Embeds one or more texts."""
 
-        Inputs of different calls share batches; a result does not depend on its neighbours.
+    @_abc_1.abstractmethod
+    def EmbedStream(
+        self,
+        request_iterator: _MaybeAsyncIterator[_encoding_pb2.EmbedStreamRequest],
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_encoding_pb2.EmbedStreamResponse], _abc.AsyncIterator[_encoding_pb2.EmbedStreamResponse]]:
+        """Embeds texts in bulk: one answer for each request, in their order, while later requests are
+        still being sent.
+
+        A request that fails is answered with its error, and the stream goes on. The server reads ahead
+        of its answers by a few requests and no further: a caller that does not read is not read from.
+        Requests that find the server full wait for those before them in the stream. Every request must
+        be answered, and its answer read, within the server's limit of seconds.
+
+        A stream ends with UNAVAILABLE when the server shuts down, after it has answered what it has
+        read, and when its connection is closed, which servers do some minutes after it was opened. What
+        was not answered may be sent again.
         """
+
+    @_abc_1.abstractmethod
+    def Classify(
+        self,
+        request: _encoding_pb2.ClassifyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoding_pb2.ClassifyResponse, _abc.Awaitable[_encoding_pb2.ClassifyResponse]]:
+        """Labels one or more texts, or pairs of texts."""
+
+    @_abc_1.abstractmethod
+    def ClassifyTokens(
+        self,
+        request: _encoding_pb2.ClassifyTokensRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoding_pb2.ClassifyTokensResponse, _abc.Awaitable[_encoding_pb2.ClassifyTokensResponse]]:
+        """Finds labelled tokens, or entities, in one or more texts."""
+
+    @_abc_1.abstractmethod
+    def Rerank(
+        self,
+        request: _encoding_pb2.RerankRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoding_pb2.RerankResponse, _abc.Awaitable[_encoding_pb2.RerankResponse]]:
+        """Scores documents for a query, and sorts them."""
+
+    @_abc_1.abstractmethod
+    def FillMask(
+        self,
+        request: _encoding_pb2.FillMaskRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_encoding_pb2.FillMaskResponse, _abc.Awaitable[_encoding_pb2.FillMaskResponse]]:
+        """Proposes tokens for the masks of one or more texts."""
 
 def add_EncodingServiceServicer_to_server(servicer: EncodingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

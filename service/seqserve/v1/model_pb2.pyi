@@ -30,15 +30,15 @@ class _TaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Task.ValueType],
     TASK_GENERATE: _Task.ValueType  # 1
     """GenerationService.Generate and GenerateStream."""
     TASK_EMBED: _Task.ValueType  # 2
-    """EncodingService.Embed."""
+    """EncodingService.Embed and EmbedStream."""
     TASK_CLASSIFY: _Task.ValueType  # 3
-    """Labels of texts, or of pairs of texts."""
+    """EncodingService.Classify."""
     TASK_CLASSIFY_TOKENS: _Task.ValueType  # 4
-    """Labels of the tokens of texts."""
+    """EncodingService.ClassifyTokens."""
     TASK_RERANK: _Task.ValueType  # 5
-    """Scores of texts for a query."""
+    """EncodingService.Rerank."""
     TASK_FILL_MASK: _Task.ValueType  # 6
-    """Tokens in place of masks."""
+    """EncodingService.FillMask."""
 
 class Task(_Task, metaclass=_TaskEnumTypeWrapper):
     """What a model can do."""
@@ -48,15 +48,15 @@ TASK_UNSPECIFIED: Task.ValueType  # 0
 TASK_GENERATE: Task.ValueType  # 1
 """GenerationService.Generate and GenerateStream."""
 TASK_EMBED: Task.ValueType  # 2
-"""EncodingService.Embed."""
+"""EncodingService.Embed and EmbedStream."""
 TASK_CLASSIFY: Task.ValueType  # 3
-"""Labels of texts, or of pairs of texts."""
+"""EncodingService.Classify."""
 TASK_CLASSIFY_TOKENS: Task.ValueType  # 4
-"""Labels of the tokens of texts."""
+"""EncodingService.ClassifyTokens."""
 TASK_RERANK: Task.ValueType  # 5
-"""Scores of texts for a query."""
+"""EncodingService.Rerank."""
 TASK_FILL_MASK: Task.ValueType  # 6
-"""Tokens in place of masks."""
+"""EncodingService.FillMask."""
 Global___Task: _TypeAlias = Task  # noqa: Y015
 
 class _ProblemType:
@@ -94,7 +94,7 @@ class _RerankingActivation:
 class _RerankingActivationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RerankingActivation.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
     RERANKING_ACTIVATION_UNSPECIFIED: _RerankingActivation.ValueType  # 0
-    """Never sent."""
+    """In requests the model's; never sent in replies."""
     RERANKING_ACTIVATION_SIGMOID: _RerankingActivation.ValueType  # 1
     """Scores lie between 0 and 1."""
     RERANKING_ACTIVATION_IDENTITY: _RerankingActivation.ValueType  # 2
@@ -104,7 +104,7 @@ class RerankingActivation(_RerankingActivation, metaclass=_RerankingActivationEn
     """What makes a score of the logit of a cross-encoder."""
 
 RERANKING_ACTIVATION_UNSPECIFIED: RerankingActivation.ValueType  # 0
-"""Never sent."""
+"""In requests the model's; never sent in replies."""
 RERANKING_ACTIVATION_SIGMOID: RerankingActivation.ValueType  # 1
 """Scores lie between 0 and 1."""
 RERANKING_ACTIVATION_IDENTITY: RerankingActivation.ValueType  # 2
@@ -264,9 +264,32 @@ class EmbeddingSettings(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class PromptsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     EMBEDDING_SIZE_FIELD_NUMBER: _builtins.int
     POOLING_FIELD_NUMBER: _builtins.int
     NORMALIZE_FIELD_NUMBER: _builtins.int
+    PROMPTS_FIELD_NUMBER: _builtins.int
+    DEFAULT_PROMPT_NAME_FIELD_NUMBER: _builtins.int
+    TOKEN_EMBEDDING_SIZE_FIELD_NUMBER: _builtins.int
     embedding_size: _builtins.int
     """Numbers in an embedding."""
     pooling: _builtins.str
@@ -275,16 +298,29 @@ class EmbeddingSettings(_message.Message):
     """
     normalize: _builtins.bool
     """Whether embeddings have length 1 when a request does not say."""
+    default_prompt_name: _builtins.str
+    """The prompt of requests that name none; empty when there is none."""
+    token_embedding_size: _builtins.int
+    """Numbers in the embedding of a token; 0 for models exported before this was recorded, which
+    return none.
+    """
+    @_builtins.property
+    def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """Texts that can be put before inputs, by the names that requests use."""
+
     def __init__(
         self,
         *,
         embedding_size: _builtins.int = ...,
         pooling: _builtins.str = ...,
         normalize: _builtins.bool = ...,
+        prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        default_prompt_name: _builtins.str = ...,
+        token_embedding_size: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["embedding_size", b"embedding_size", "normalize", b"normalize", "pooling", b"pooling"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt_name", b"default_prompt_name", "embedding_size", b"embedding_size", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts", "token_embedding_size", b"token_embedding_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

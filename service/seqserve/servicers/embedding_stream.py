@@ -1,0 +1,151 @@
+"""EmbedStream: requests are read ahead of their answers, which are written in their order."""
+
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import structlog
+from google.rpc import status_pb2
+
+from seqserve.config import ServerConfig
+from seqserve.errors import (
+    DeadlineError,
+    InvalidRequestError,
+    OverloadedError,
+    SeqserveError,
+    UnavailableError,
+)
+from seqserve.servicers.calls import Calls
+from seqserve.servicers.status import DETAILS_KEY, to_status
+from seqserve.v1 import encoding_pb2
+
+_log = structlog.get_logger(__name__)
+
+_READ_AHEAD = 16
+"""Requests of a stream that wait for their turn to be written, beside the one that is."""
+
+_Embed = Callable[
+    [encoding_pb2.EmbedRequest, grpc.aio.ServicerContext[Any, Any]],
+    Awaitable[encoding_pb2.EmbedResponse],
+]
+_Answer = asyncio.Task[encoding_pb2.EmbedStreamResponse]
+
+
+class EmbeddingStream:
+    """One stream, from its first request to its last answer."""
+
+    def __init__(
+        self,
+        embed: _Embed,
+        context: grpc.aio.ServicerContext[Any, Any],
+        config: ServerConfig,
+        calls: Calls,
+    ) -> None:
+        self._embed = embed
+        self._context = context
+        self._write_seconds = config.max_request_seconds
+        self._calls = calls
+        self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_READ_AHEAD)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._num_waiting = 0
+        """Requests that wait for places; those behind them do not overtake."""
+
+    async def run(self) -> None:
+        """Answers request after request.
+
+        Raises:
+            DeadlineError: The caller does not read.
+            UnavailableError: The server shuts down; what was read was answered.
+        """
+        try:
+            await asyncio.gather(self._start(self._read()), self._start(self._write()))
+        finally:
+            for task in self._tasks:
+                task.cancel()
+        if self._calls.is_draining:
+            raise UnavailableError(
+                "the server is shutting down; send what was not answered to another replica"
+            )
+
+    def _start(self, work: Any) -> asyncio.Task[Any]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _read(self) -> None:
+        """Takes requests while there is room for their answers."""
+        earlier: list[_Answer] = []
+        while (message := await self._next()) is not grpc.aio.EOF:
+            earlier = [answer for answer in earlier if not answer.done()]
+            answer = self._start(self._answer(message, tuple(earlier)))
+            earlier.append(answer)
+            await self._answers.put(answer)
+        await self._answers.put(None)
+
+    async def _next(self) -> Any:
+        """The next request; none follows once the server shuts down."""
+        reading = self._start(self._context.read())
+        draining = self._start(self._calls.wait_for_drain())
+        await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        return reading.result() if reading.done() else grpc.aio.EOF
+
+    async def _write(self) -> None:
+        while (answer := await self._answers.get()) is not None:
+            message = await answer
+            try:
+                async with asyncio.timeout(self._write_seconds):
+                    await self._context.write(message)
+            except TimeoutError as error:
+                raise DeadlineError(
+                    f"an answer of the stream was not read within {self._write_seconds:g} seconds "
+                    "(max_request_seconds)"
+                ) from error
+
+    async def _answer(
+        self, message: Any, earlier: tuple[_Answer, ...]
+    ) -> encoding_pb2.EmbedStreamResponse:
+        """The answer to one request: what its own call would have ended with."""
+        try:
+            return encoding_pb2.EmbedStreamResponse(response=await self._respond(message, earlier))
+        except Exception as error:
+            request_id = uuid.uuid4().hex
+            if not isinstance(error, SeqserveError):
+                _log.error("request of a stream failed", request_id=request_id, exc_info=error)
+            return encoding_pb2.EmbedStreamResponse(error=_to_error(error, request_id))
+
+    async def _respond(
+        self, message: Any, earlier: tuple[_Answer, ...]
+    ) -> encoding_pb2.EmbedResponse:
+        if not isinstance(message, encoding_pb2.EmbedStreamRequest):
+            raise InvalidRequestError("", "the request's bytes are not a message of its type")
+        if not message.HasField("request"):
+            raise InvalidRequestError("request", "`request` must be set")
+        if not self._num_waiting:
+            try:
+                return await self._embed(message.request, self._context)
+            except OverloadedError:
+                if all(answer.done() for answer in earlier):
+                    raise
+        # The places may be those of this stream: they are free once it has been answered so far.
+        self._num_waiting += 1
+        try:
+            await asyncio.wait(earlier)
+        finally:
+            self._num_waiting -= 1
+        return await self._embed(message.request, self._context)
+
+
+def _to_error(error: Exception, request_id: str) -> encoding_pb2.RequestError:
+    details = dict(to_status(error, request_id).metadata)[DETAILS_KEY]
+    assert isinstance(details, bytes)
+    status = status_pb2.Status.FromString(details)
+    return encoding_pb2.RequestError(
+        code=status.code, message=status.message, details=status.details
+    )

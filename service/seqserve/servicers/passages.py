@@ -1,0 +1,124 @@
+"""The texts of encoder requests as passages: tokenized off the event loop, within the limits."""
+
+import asyncio
+import contextlib
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Sequence as Items
+from typing import NamedTuple, TypeVar
+
+from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError
+from seqserve.passage import PairReader, Passage, read_text, read_windows
+from seqserve.registry import ServedModel
+from seqserve.servicers.cutting import Cutting
+from seqserve.servicers.requests import INLINE_CHARACTERS, admitted, check_length
+from seqserve.tokenizer import Tokenizer
+
+_Result = TypeVar("_Result")
+
+
+class Text(NamedTuple):
+    """A text of a request, or a pair of texts."""
+
+    text: str
+    field: str
+    """Where it comes from; of a pair, what is named when it is too long."""
+    pair: str | None = None
+    """The second text of a pair."""
+    others: str = ""
+    """What is read together with it, for messages."""
+
+
+async def read_passages(model: ServedModel, texts: Items[Text], cutting: Cutting) -> list[Passage]:
+    """Tokenizes checked texts, each into one passage.
+
+    Raises:
+        InvalidRequestError: A text has more tokens than the model reads and is not to be cut.
+    """
+    tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
+    passages = await off_loop(texts, lambda: list(_read(tokenizer, texts, limit, cutting)))
+    for passage, text in zip(passages, texts, strict=True):
+        if passage.num_truncated and not cutting.truncate:
+            length = len(passage.tokens) + passage.num_truncated
+            check_length(length, limit, text.field, others=text.others)
+        _check_tokens(passage, text)
+    return passages
+
+
+async def read_windowed(
+    model: ServedModel, texts: Items[Text], stride: int, config: ServerConfig
+) -> list[list[Passage]]:
+    """Tokenizes checked texts, each into as many windows as it takes.
+
+    Raises:
+        InvalidRequestError: There would be more tokens or windows than one request may have.
+    """
+    tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
+    windows = await off_loop(texts, lambda: _read_windows(tokenizer, texts, limit, stride, config))
+    for one, text in zip(windows, texts, strict=True):
+        _check_tokens(one[0], text)
+    return windows
+
+
+@contextlib.contextmanager
+def admitted_windows(model: ServedModel, windows: Iterable[Items[Passage]]) -> Iterator[None]:
+    """Holds places for all windows but the first of each text, which has one already.
+
+    Raises:
+        OverloadedError: Too much is outstanding.
+    """
+    num_more = sum(len(one) - 1 for one in windows)
+    if not num_more:
+        yield
+        return
+    with admitted(model, num_more):
+        yield
+
+
+async def off_loop(texts: Items[Text], work: Callable[[], _Result]) -> _Result:
+    """Does work on texts in a thread, unless they are short."""
+    size = sum(len(text.text) + len(text.pair or "") for text in texts)
+    return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
+
+
+def _read(
+    tokenizer: Tokenizer, texts: Items[Text], limit: int, cutting: Cutting
+) -> Iterator[Passage]:
+    # Neighbours often have their first text in common: a query.
+    for first, group in itertools.groupby(texts, key=lambda text: text.text):
+        reader: PairReader | None = None
+        for text in group:
+            if text.pair is None:
+                yield read_text(tokenizer, first, limit, cutting.side)
+                continue
+            reader = reader or PairReader(tokenizer, first, limit, cutting.side)
+            yield reader.read(text.pair)
+
+
+def _read_windows(
+    tokenizer: Tokenizer, texts: Items[Text], limit: int, stride: int, config: ServerConfig
+) -> list[list[Passage]]:
+    # With a stride close to the limit there is a window for each token.
+    most = max(config.max_inputs_per_request, config.max_tokens_per_request // limit)
+    most = min(config.max_outstanding, most)
+    counts: list[int] = []
+
+    def check(num_windows: int) -> None:
+        counts.append(num_windows)
+        if sum(counts) > most:
+            field = texts[len(counts) - 1].field
+            raise InvalidRequestError(
+                field,
+                f"the texts up to `{field}` take {sum(counts)} windows, but a request may have at "
+                f"most {most}; lower `stride`, or send fewer or shorter texts",
+            )
+
+    return [read_windows(tokenizer, text.text, limit, stride, check) for text in texts]
+
+
+def _check_tokens(passage: Passage, text: Text) -> None:
+    if not passage.tokens:
+        raise InvalidRequestError(
+            text.field, f"`{text.field}` has no tokens: the model's tokenizer drops all of it"
+        )
