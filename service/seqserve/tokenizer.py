@@ -138,11 +138,11 @@ class Tokenizer:
             InvalidRequestError: Not even the special tokens fit, so no text does.
         """
         num_kept = self.count_room(max_length)
-        plain = self._tokenizer.encode(text, add_special_tokens=False)
+        plain = self.split(text)
         num_cut = max(0, len(plain.ids) - num_kept)
         if num_cut:
             plain.truncate(num_kept)
-        ids: list[int] = self._tokenizer.post_process(plain, None, True).ids
+        ids: list[int] = self.frame(plain).ids
         return ids, num_cut
 
     def count_room(self, max_length: int, *, is_pair: bool = False) -> int:

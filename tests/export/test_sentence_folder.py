@@ -77,6 +77,9 @@ def test_manifest_describes_the_model(minilm: Path) -> None:
         "embedding_size": 384,
         "pooling": "mean",
         "normalize": True,
+        "token_embedding_size": 384,
+        "prompts": {},
+        "default_prompt_name": None,
     }
     assert set(manifest.files) == {"embed.onnx", "weights.data", "tokenizer.json"}
 

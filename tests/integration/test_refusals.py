@@ -400,12 +400,12 @@ async def test_refused_calls_are_not_tokenized(
             model = running.registry.find(name, "", None)
             tokenized: list[str] = []
 
-            def keep(text: str, length: int, tokenized: list[str] = tokenized) -> object:
+            def keep(text: str, tokenized: list[str] = tokenized) -> object:
                 tokenized.append(text)
                 raise AssertionError("a refused call was tokenized")
 
             with monkeypatch.context() as patch, model.admission.admit(1):
-                patch.setattr(model.source_tokenizer, "encode_truncated", keep)
+                patch.setattr(model.source_tokenizer, "split", keep)
                 with pytest.raises(grpc.aio.AioRpcError) as caught:
                     await call()
             assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED

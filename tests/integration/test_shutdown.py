@@ -42,15 +42,15 @@ def held_tokenizer(
     """Lets no text through a model's tokenizer until the gate is opened."""
     gate = Gate()
     tokenizer = running.registry.find(name, "", None).source_tokenizer
-    whole = tokenizer.encode_truncated
+    whole = tokenizer.split
 
-    def wait(text: str, max_length: int) -> tuple[list[int], int]:
+    def wait(text: str) -> object:
         gate.arrived.set()
         assert gate.opened.wait(PATIENCE_SECONDS)
-        return whole(text, max_length)
+        return whole(text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(tokenizer, "encode_truncated", wait)
+        patch.setattr(tokenizer, "split", wait)
         try:
             yield gate
         finally:
