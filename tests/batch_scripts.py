@@ -8,7 +8,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from seqserve.sequence import GenerateOptions, Priority
+from seqserve.generate_options import GenerateOptions
+from seqserve.sequence import Priority
 from tiny_checkpoint import EOS_TOKEN_ID, SOURCE_WORDS, TARGET_WORDS
 
 MAX_ROWS = 6

@@ -8,17 +8,11 @@ from typing import Any
 
 import numpy as np
 
+from seqserve.batch import Batch, Outcome, Phase
+from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
-from seqserve.sequence import (
-    Batch,
-    Candidate,
-    GenerateOptions,
-    Outcome,
-    Phase,
-    Priority,
-    Promise,
-    Sequence,
-)
+from seqserve.search_state import Candidate
+from seqserve.sequence import Priority, Promise, Sequence
 from seqserve.task_record import GenerationRecord
 
 START, EOS = 1, 2

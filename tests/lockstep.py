@@ -22,9 +22,9 @@ from seqserve.generation_graphs import GenerationGraphs, open_generation_graphs
 from seqserve.intake import SchedulerLimits
 from seqserve.manifest import read_manifest
 from seqserve.metrics import Metrics, ModelMetrics
-from seqserve.registry import ServedModel, open_model
 from seqserve.search import make_search
 from seqserve.sequence import Answer, Generation, Sequence
+from seqserve.served_model import ServedModel, open_model
 from seqserve.servicers.stopping import make_stops
 from seqserve.target_scoring import TargetScoring
 from seqserve.tokenizer import Tokenizer

@@ -7,20 +7,14 @@ from typing import Any
 import pytest
 
 from fakes import EOS, START, FakePromise, make_sequence
+from seqserve.batch import Batch, Outcome
 from seqserve.cache_budget import NOTHING, CacheBudget
 from seqserve.errors import EngineError
 from seqserve.intake import SchedulerLimits
 from seqserve.pace import UNKNOWN, Estimate
 from seqserve.scheduler import Event, Scheduler
-from seqserve.sequence import (
-    Batch,
-    Candidate,
-    EmbeddingVector,
-    Generation,
-    Outcome,
-    Priority,
-    Sequence,
-)
+from seqserve.search_state import Candidate
+from seqserve.sequence import EmbeddingVector, Generation, Priority, Sequence
 
 ESTIMATE = Estimate(token_seconds=0.05, step_seconds=0.5)
 

@@ -3,10 +3,11 @@
 from typing import Any
 
 from fakes import make_sequence, run_plainly
+from seqserve.batch import Batch
 from seqserve.cache_budget import CacheBudget
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Event, Scheduler
-from seqserve.sequence import Batch, Sequence
+from seqserve.sequence import Sequence
 
 MAX_ROWS = 8
 

@@ -7,9 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fakes import EOS, START
+from seqserve.batch import Outcome
 from seqserve.choice import choose
+from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
-from seqserve.sequence import GenerateOptions, Hypothesis, Outcome, SearchState
+from seqserve.search_state import Hypothesis, SearchState
 
 VOCABULARY = 9
 

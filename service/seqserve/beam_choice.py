@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from seqserve.no_choice import not_finite, nothing_left
 from seqserve.ranking import largest_indices, log_sum_exp
-from seqserve.sequence import Candidate, SearchState
+from seqserve.search_state import Candidate, SearchState
 
 Rank = Callable[[NDArray[np.float32], int], tuple[NDArray[np.int64], NDArray[np.float32]]]
 """What ranks rows: :func:`seqserve.ranking.rank_rows`, or a graph that does the same."""

@@ -8,11 +8,11 @@ a prefix.
 
 import math
 
+from seqserve.generate_options import GenerateOptions
 from seqserve.rules import TokenRules
-from seqserve.sequence import (
+from seqserve.search_state import (
     Candidate,
     FinishReason,
-    GenerateOptions,
     Hypothesis,
     StopFinder,
     TokenLogProbability,

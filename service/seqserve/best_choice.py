@@ -9,7 +9,7 @@ from collections.abc import Sequence as Rows
 
 from seqserve.choice import follow_prefix
 from seqserve.no_choice import not_finite
-from seqserve.sequence import Candidate, SearchState
+from seqserve.search_state import Candidate, SearchState
 from seqserve.target_scoring import TargetScoring
 
 

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from seqserve.batch import RowCopy
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheResize
-from seqserve.sequence import RowCopy
 
 Tensor = NDArray[Any]
 _PRIVATE = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS

@@ -14,7 +14,7 @@ from seqserve.beam_choice import Rank, RankedRow, choose_beams, rank_beams
 from seqserve.no_choice import not_finite, nothing_left
 from seqserve.ranking import largest_indices, log_sum_exp, rank_rows
 from seqserve.sampling import draw_number, draw_token
-from seqserve.sequence import Candidate, SearchState, TokenLogProbability
+from seqserve.search_state import Candidate, SearchState, TokenLogProbability
 from seqserve.target_scoring import TargetScoring
 
 

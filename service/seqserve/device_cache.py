@@ -12,8 +12,8 @@ import numpy as np
 import onnxruntime
 from numpy.typing import DTypeLike
 
+from seqserve.batch import RowCopy
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheResize
-from seqserve.sequence import RowCopy
 from seqserve.session import row_names
 
 Place = tuple[str, int, np.dtype[Any], list[int], int]

@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
+from seqserve.batch import Batch, Outcome, Phase
 from seqserve.best_choice import choose_best
 from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
@@ -19,7 +20,7 @@ from seqserve.device_cache import DeviceCache, place
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import DeviceGraphs, GenerationGraphs
 from seqserve.manifest import Manifest
-from seqserve.sequence import Batch, Outcome, Phase, SearchState
+from seqserve.search_state import SearchState
 from seqserve.session import input_dtype, pad
 
 _SOURCE_GRAIN = 32

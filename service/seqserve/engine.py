@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from seqserve.batch import Batch, EmbeddingWithStates, Outcome, Phase
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
@@ -16,7 +17,7 @@ from seqserve.device import Device
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
-from seqserve.sequence import Batch, EmbeddingWithStates, Outcome, Phase, SearchState
+from seqserve.search_state import SearchState
 from seqserve.session import (
     BoundStep,
     check_names,

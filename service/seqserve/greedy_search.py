@@ -1,10 +1,10 @@
 """Search with one hypothesis: it takes the most probable token at each step, or draws one."""
 
+from seqserve.generate_options import GenerateOptions
 from seqserve.rules import TokenRules
-from seqserve.sequence import (
+from seqserve.search_state import (
     Candidate,
     FinishReason,
-    GenerateOptions,
     Hypothesis,
     StopFinder,
     TokenLogProbability,

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence as Items
 
+from seqserve.generate_options import GenerateOptions
 from seqserve.rules import TokenRules
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
+from seqserve.search_state import Candidate, FinishReason, Hypothesis, SearchState
 
 
 class IndependentSearch:

@@ -7,7 +7,8 @@ carries the model's name and version.
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from seqserve.sequence import Batch, Timing
+from seqserve.batch import Batch
+from seqserve.sequence import Timing
 
 _MODEL = ("model_name", "model_version")
 _SECONDS = (

@@ -9,7 +9,7 @@ count: neighbours leave, and what they cost is not needed.
 from collections import deque
 from typing import NamedTuple
 
-from seqserve.sequence import Batch
+from seqserve.batch import Batch
 
 _NUM_KEPT = 16
 """Latest encoder passes, and decode steps of about as many rows, that count."""

@@ -7,7 +7,8 @@ left), its row is copied first.
 
 from collections.abc import Iterable
 
-from seqserve.sequence import RowCopy, Sequence
+from seqserve.batch import RowCopy
+from seqserve.sequence import Sequence
 
 
 def lay_out(running: list[Sequence]) -> list[RowCopy]:

@@ -14,7 +14,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 
 
 class TokenRules:

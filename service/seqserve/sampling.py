@@ -13,7 +13,7 @@ ones stay, where ``torch.sort`` leaves it open. The numbers: Philox of Salmon et
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 
 _FIRST_LOOK = 256
 """Tokens that are sorted at first; nearly every draw falls among them."""

@@ -21,23 +21,15 @@ import dataclasses
 from collections.abc import Collection
 from functools import partial
 
+from seqserve.batch import Batch, Outcome, Phase, RowCopy, to_embedding
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
 from seqserve.containment import contained
 from seqserve.errors import EngineError
 from seqserve.intake import Intake, SchedulerLimits, valid_extent
 from seqserve.pace import UNKNOWN, Estimate
 from seqserve.row_layout import check_rows, lay_out, place
-from seqserve.sequence import (
-    Answer,
-    Batch,
-    Candidate,
-    Generation,
-    Outcome,
-    Phase,
-    RowCopy,
-    Sequence,
-    to_embedding,
-)
+from seqserve.search_state import Candidate
+from seqserve.sequence import Answer, Generation, Sequence
 from seqserve.time_limit import Work, due_answers, early_answers, least_work
 
 

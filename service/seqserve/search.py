@@ -4,9 +4,10 @@ They are offered a few candidates at each step, which :mod:`seqserve.choice` pic
 """
 
 from seqserve.beam_search import BeamSearch
+from seqserve.generate_options import GenerateOptions
 from seqserve.greedy_search import GreedySearch
 from seqserve.independent_search import IndependentSearch
-from seqserve.sequence import GenerateOptions, SearchState, StopFinder
+from seqserve.search_state import SearchState, StopFinder
 
 
 def make_search(

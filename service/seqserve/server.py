@@ -18,7 +18,8 @@ from grpc_reflection.v1alpha import reflection
 from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
 from seqserve.metrics import Metrics
-from seqserve.registry import Registry, ServedModel
+from seqserve.registry import Registry
+from seqserve.served_model import ServedModel
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer

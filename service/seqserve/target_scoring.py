@@ -6,8 +6,9 @@ gives rows back as targets end. So results are those of any batch, and no graph 
 
 from collections.abc import Sequence as Items
 
+from seqserve.generate_options import GenerateOptions
 from seqserve.rules import TokenRules
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis
+from seqserve.search_state import Candidate, FinishReason, Hypothesis
 
 
 class TargetScoring:

@@ -14,7 +14,8 @@ from typing import NamedTuple
 from seqserve.containment import contained
 from seqserve.errors import DeadlineError, EngineError
 from seqserve.pace import Estimate
-from seqserve.sequence import FinishReason, Generation, Sequence
+from seqserve.search_state import FinishReason
+from seqserve.sequence import Generation, Sequence
 
 
 class Work(NamedTuple):

@@ -19,9 +19,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fakes import EOS, make_sequence
+from seqserve.batch import Batch, Outcome
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Scheduler
-from seqserve.sequence import Batch, Candidate, Outcome, Sequence
+from seqserve.search_state import Candidate
+from seqserve.sequence import Sequence
 
 STEP, ROW = 0.006, 0.0004
 PASS, TOKEN = 0.003, 0.0001

@@ -11,9 +11,9 @@ from bench.request import to_input
 from bench.workload import Sentence
 from seqserve.config import read_config
 from seqserve.metrics import Metrics
-from seqserve.registry import open_model
 from seqserve.search import make_search
 from seqserve.sequence import Generation, Sequence
+from seqserve.served_model import open_model
 from seqserve.servicers.options import resolve_options
 
 

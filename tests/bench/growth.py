@@ -16,12 +16,14 @@ from bench.extent import Extent
 from bench.json_process import JsonProcess, answer
 from bench.opus_checkpoint import OpusModel
 from bench.workload import make_equal_sentences
+from seqserve.batch import Batch
 from seqserve.cache_budget import NOTHING, CacheExtent, CacheResize
 from seqserve.engine import GenerationEngine
+from seqserve.generate_options import GenerateOptions
 from seqserve.generation_graphs import open_generation_graphs
 from seqserve.manifest import read_manifest
 from seqserve.search import make_search
-from seqserve.sequence import Batch, GenerateOptions, Sequence
+from seqserve.sequence import Sequence
 from seqserve.session import available_cpus
 
 _NUM_ROWS = tuple(2**power for power in range(9))

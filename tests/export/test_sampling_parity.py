@@ -14,8 +14,8 @@ from transformers.generation.logits_process import (
     TopPLogitsWarper,
 )
 
+from seqserve.generate_options import GenerateOptions
 from seqserve.sampling import draw_token
-from seqserve.sequence import GenerateOptions
 
 SETTINGS = [
     {"temperature": temperature, "top_k": top_k, "top_p": top_p}

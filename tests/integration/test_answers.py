@@ -8,7 +8,7 @@ import time
 import grpc
 import pytest
 
-from seqserve.sequence import Batch, Outcome
+from seqserve.batch import Batch, Outcome
 from seqserve.v1 import generation_pb2
 from serving import MakeServer, RunningServer, source
 

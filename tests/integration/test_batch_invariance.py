@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from batch_scripts import Script, scripts
 from lockstep import Played, differences, play_in_steps, play_in_threads
 from seqserve import engine
+from seqserve.batch import RowCopy
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import NOTHING, CacheResize
 from seqserve.choice import choose
-from seqserve.registry import ServedModel
-from seqserve.sequence import RowCopy
+from seqserve.served_model import ServedModel
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import make_tiny_checkpoint
 

@@ -15,6 +15,7 @@ import torch
 
 from fakes import FakePromise, make_sequence
 from seqserve import device_engine
+from seqserve.batch import Batch, Outcome
 from seqserve.cache_budget import CacheBudget
 from seqserve.device_engine import DeviceEngine, round_up_rows
 from seqserve.engine import GenerationEngine
@@ -24,7 +25,8 @@ from seqserve.intake import SchedulerLimits
 from seqserve.manifest import read_manifest
 from seqserve.scheduler import Scheduler
 from seqserve.search import make_search
-from seqserve.sequence import Batch, Candidate, Generation, Hypothesis, Outcome, Sequence
+from seqserve.search_state import Candidate, Hypothesis
+from seqserve.sequence import Generation, Sequence
 from seqserve.target_scoring import TargetScoring
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import EOS_TOKEN_ID, START_TOKEN_ID, make_tiny_checkpoint

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from fakes import make_sequence
+from seqserve.batch import Batch, Outcome
 from seqserve.engine import EmbeddingEngine
 from seqserve.manifest import read_manifest
-from seqserve.sequence import Batch, Outcome
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer
 

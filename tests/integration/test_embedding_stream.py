@@ -8,7 +8,7 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2
 
-from seqserve.sequence import Batch, Outcome
+from seqserve.batch import Batch, Outcome
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer
 

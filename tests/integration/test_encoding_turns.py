@@ -11,7 +11,8 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from seqserve.sequence import Batch, Outcome, Priority, Sequence
+from seqserve.batch import Batch, Outcome
+from seqserve.sequence import Priority, Sequence
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer, status_of
 

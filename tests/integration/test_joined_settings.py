@@ -11,7 +11,7 @@ from seqserve.cache_budget import CacheExtent
 from seqserve.client import AsyncClient, CallError
 from seqserve.config import ServerConfig
 from seqserve.metrics import Metrics
-from seqserve.registry import open_model
+from seqserve.served_model import open_model
 from seqserve.v1 import generation_pb2
 from serving import MakeServer, source, status_of
 

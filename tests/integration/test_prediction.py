@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fakes import make_sequence
+from seqserve.batch import Batch
 from seqserve.engine import PredictionEngine
 from seqserve.errors import EngineError
 from seqserve.manifest import read_manifest
-from seqserve.registry import ServedModel
-from seqserve.sequence import Batch, EmbeddingVector, Sequence
+from seqserve.sequence import EmbeddingVector, Sequence
+from seqserve.served_model import ServedModel
 from seqserve.v1 import encoding_pb2, model_pb2
 from serving import TOKEN_LABELS, MakeServer, status_of
 from tiny_encoder_folder import VOCABULARY_SIZE

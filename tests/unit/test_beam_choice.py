@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from seqserve.beam_choice import rank_beams
 from seqserve.choice import choose
+from seqserve.generate_options import GenerateOptions
 from seqserve.ranking import rank_rows
 from seqserve.search import make_search
-from seqserve.sequence import Candidate, GenerateOptions, SearchState
+from seqserve.search_state import Candidate, SearchState
 
 START, EOS, SIZE = 1, 2, 400
 

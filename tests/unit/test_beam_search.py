@@ -9,8 +9,9 @@ import pytest
 
 from fakes import EOS, START
 from seqserve.choice import choose
+from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions
+from seqserve.search_state import Candidate, FinishReason
 from toy_search import VOCABULARY, normalized, run_alone, search_for, table
 
 

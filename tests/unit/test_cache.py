@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from seqserve.batch import RowCopy
 from seqserve.cache import KeyValueCache, Tensor
 from seqserve.cache_budget import NOTHING, CacheExtent, CacheResize
-from seqserve.sequence import RowCopy
 
 EXTENT = CacheExtent(5, 64, 96)
 

@@ -24,7 +24,7 @@ def test_priorities_are_words() -> None:
     for priority, value in {"": 0, "low": 1, "normal": 2, "high": 3}.items():
         request = embed_request(["a"], "", "", None, False, priority)  # type: ignore[arg-type]
         assert request.priority == value
-    with pytest.raises(ValueError, match="`priority` must be one of low, normal, high, but is 'HIGH'"):
+    with pytest.raises(ValueError, match="one of low, normal, high, but is 'HIGH'"):
         embed_request(["a"], "", "", None, False, "HIGH")  # type: ignore[arg-type]
 
 

@@ -9,7 +9,7 @@ from google.protobuf import duration_pb2
 from fakes import make_generation_record
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 from seqserve.servicers.options import resolve_options
 from seqserve.v1 import generation_pb2
 

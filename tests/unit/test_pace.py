@@ -1,8 +1,8 @@
 """The pace of a model: the fastest of the latest steps, and nothing old."""
 
 from fakes import make_sequence
+from seqserve.batch import Batch
 from seqserve.pace import UNKNOWN, Pace
-from seqserve.sequence import Batch
 
 
 def test_fastest_of_the_latest_counts() -> None:

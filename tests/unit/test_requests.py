@@ -12,7 +12,7 @@ import pytest
 from fakes import make_submission
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.servicers.deadline import deadline_of
 from seqserve.servicers.requests import run
 

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from seqserve.choice import choose
 from seqserve.errors import NoTokenLeftError
+from seqserve.generate_options import GenerateOptions
 from seqserve.rules import TokenRules
 from seqserve.search import make_search
-from seqserve.sequence import GenerateOptions, Hypothesis
+from seqserve.search_state import Hypothesis
 
 START, EOS, SIZE = 1, 2, 12
 

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from fakes import EOS, START
 from seqserve.choice import choose
+from seqserve.generate_options import GenerateOptions
 from seqserve.sampling import draw_number, draw_token
 from seqserve.search import make_search
-from seqserve.sequence import GenerateOptions, Hypothesis, SearchState
+from seqserve.search_state import Hypothesis, SearchState
 
 GOLDEN = [0.3035680343067586, 0.9002684531124185, 0.4082618259872465]
 """The first numbers of seed 1."""

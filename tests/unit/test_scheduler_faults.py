@@ -8,7 +8,7 @@ from seqserve.cache_budget import NOTHING, CacheExtent
 from seqserve.errors import EngineError
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Scheduler
-from seqserve.sequence import Candidate
+from seqserve.search_state import Candidate
 
 
 def test_fault_of_one_sequence_spares_the_others() -> None:

@@ -4,10 +4,10 @@ import pytest
 
 from fakes import make_sequence
 from scheduler_steps import MAX_ROWS, add_lengths, decode_plainly, lengths, make_budget, step
+from seqserve.batch import Batch
 from seqserve.cache_budget import NOTHING, CacheExtent
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Scheduler
-from seqserve.sequence import Batch
 
 
 def test_what_could_never_fit_is_refused() -> None:

@@ -8,7 +8,8 @@ from fakes import FakePromise, run_plainly
 from scheduler_steps import MAX_ROWS, add_lengths, make_scheduler, step
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Scheduler
-from seqserve.sequence import Candidate, Sequence
+from seqserve.search_state import Candidate
+from seqserve.sequence import Sequence
 
 
 def test_hypothesis_that_moves_within_its_sequence_keeps_the_source() -> None:

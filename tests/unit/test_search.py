@@ -10,7 +10,7 @@ import pytest
 from fakes import EOS, START
 from seqserve.choice import choose
 from seqserve.errors import EngineError
-from seqserve.sequence import Candidate, FinishReason
+from seqserve.search_state import Candidate, FinishReason
 from toy_search import VOCABULARY, Run, normalized, run_alone, search_for, table
 
 

@@ -9,10 +9,12 @@ import structlog
 
 from fakes import EOS, START, FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, make_worker, outcomes
+from seqserve.batch import Batch, Outcome
 from seqserve.errors import EngineError, UnavailableError
+from seqserve.generate_options import GenerateOptions
 from seqserve.greedy_search import GreedySearch
 from seqserve.search import make_search
-from seqserve.sequence import Batch, GenerateOptions, Generation, Outcome, Sequence
+from seqserve.sequence import Generation, Sequence
 from seqserve.stop_sequences import StopSequences
 from seqserve.worker import Worker
 

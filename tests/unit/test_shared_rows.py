@@ -8,12 +8,15 @@ import pytest
 from numpy.typing import NDArray
 
 from fakes import EOS, START, FakePromise, make_sequence
+from seqserve.batch import Batch, Outcome
 from seqserve.choice import choose
+from seqserve.generate_options import GenerateOptions
 from seqserve.intake import SchedulerLimits
 from seqserve.ranking import log_sum_exp
 from seqserve.scheduler import Scheduler
 from seqserve.search import make_search
-from seqserve.sequence import Batch, GenerateOptions, Generation, Hypothesis, Outcome, Sequence
+from seqserve.search_state import Hypothesis
+from seqserve.sequence import Generation, Sequence
 from seqserve.target_scoring import TargetScoring
 
 VOCABULARY = 13

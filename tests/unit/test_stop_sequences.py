@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fakes import EOS, START
+from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Hypothesis, SearchState
+from seqserve.search_state import Candidate, FinishReason, Hypothesis, SearchState
 from seqserve.stop_sequences import StopSequences, hold_back
 from seqserve.tokenizer import TextStream, Tokenizer
 from tiny_tokenizers import ADDING, open_adding

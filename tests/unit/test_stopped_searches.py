@@ -5,15 +5,10 @@ from typing import Any
 import pytest
 
 from fakes import EOS, START
+from seqserve.generate_options import GenerateOptions
 from seqserve.independent_search import IndependentSearch
 from seqserve.search import make_search
-from seqserve.sequence import (
-    Candidate,
-    FinishReason,
-    GenerateOptions,
-    SearchState,
-    TokenLogProbability,
-)
+from seqserve.search_state import Candidate, FinishReason, SearchState, TokenLogProbability
 
 PREFIX = (7, 8, 9)
 TOP = (TokenLogProbability(5, -0.5),)

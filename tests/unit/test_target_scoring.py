@@ -8,9 +8,10 @@ import pytest
 from fakes import EOS, START
 from seqserve.choice import choose
 from seqserve.errors import EngineError
+from seqserve.generate_options import GenerateOptions
 from seqserve.ranking import log_sum_exp
 from seqserve.search import make_search
-from seqserve.sequence import FinishReason, GenerateOptions
+from seqserve.search_state import FinishReason
 from seqserve.target_scoring import TargetScoring
 
 VOCABULARY = 11

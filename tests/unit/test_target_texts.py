@@ -6,7 +6,7 @@ import pytest
 
 from fakes import EOS, make_generation_record
 from seqserve.errors import InvalidRequestError
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 from seqserve.servicers.suppression import suppress
 from seqserve.servicers.target_prefix import begin_with_prefix
 from seqserve.servicers.target_texts import Layers, TargetTexts

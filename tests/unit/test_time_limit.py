@@ -7,11 +7,13 @@ import pytest
 
 from fakes import EOS, FakePromise, make_sequence
 from seqserve.errors import DeadlineError
+from seqserve.generate_options import GenerateOptions
 from seqserve.intake import SchedulerLimits
 from seqserve.pace import Estimate
 from seqserve.scheduler import Scheduler
 from seqserve.search import make_search
-from seqserve.sequence import Candidate, FinishReason, GenerateOptions, Generation
+from seqserve.search_state import Candidate, FinishReason
+from seqserve.sequence import Generation
 from seqserve.target_scoring import TargetScoring
 from seqserve.time_limit import least_work
 

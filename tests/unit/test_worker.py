@@ -4,8 +4,9 @@ import asyncio
 
 from fakes import FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, outcomes, running
+from seqserve.batch import Batch, Outcome
 from seqserve.errors import DeadlineError
-from seqserve.sequence import Batch, EmbeddingVector, Generation, Outcome
+from seqserve.sequence import EmbeddingVector, Generation
 
 
 async def test_submission_is_answered() -> None:

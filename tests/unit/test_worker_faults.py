@@ -8,9 +8,11 @@ import pytest
 
 from fakes import EOS, FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, is_alive, make_worker, outcomes, running
+from seqserve.batch import Batch, Outcome
 from seqserve.errors import EngineError, UnavailableError
 from seqserve.metrics import Metrics
-from seqserve.sequence import Batch, Candidate, Generation, Outcome
+from seqserve.search_state import Candidate
+from seqserve.sequence import Generation
 
 
 def read_load(metrics: Metrics) -> list[float | None]:

@@ -6,9 +6,9 @@ import pytest
 
 from fakes import FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, outcomes, running
+from seqserve.batch import Batch, Outcome
 from seqserve.cache_budget import CacheBudget, CacheExtent
 from seqserve.metrics import Metrics
-from seqserve.sequence import Batch, Outcome
 
 BUDGET = CacheBudget(
     max_bytes=10_000,

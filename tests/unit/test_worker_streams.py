@@ -7,7 +7,8 @@ import structlog
 
 from fakes import FakeEngine, make_submission, run_plainly
 from running_worker import is_alive, outcomes, running
-from seqserve.sequence import Batch, Generation, Outcome
+from seqserve.batch import Batch, Outcome
+from seqserve.sequence import Generation
 
 
 async def test_streamed_tokens_come_in_order_before_the_answer() -> None:

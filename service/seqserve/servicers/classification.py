@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.passages import Text, read_passages
 from seqserve.servicers.requests import admitted, check_count, check_text

@@ -4,7 +4,7 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Side
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.v1 import encoding_pb2
 
 _SIDES: dict[int, Side] = {

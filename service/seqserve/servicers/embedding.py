@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import add_windows, resolve_cutting
 from seqserve.servicers.passages import (
     Text,

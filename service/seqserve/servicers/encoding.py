@@ -8,7 +8,8 @@ from typing import Any
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.registry import Registry, ServedModel
+from seqserve.registry import Registry
+from seqserve.served_model import ServedModel
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.classification import classify
 from seqserve.servicers.embedding import embed

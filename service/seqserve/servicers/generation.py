@@ -13,9 +13,11 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError
-from seqserve.registry import Registry, ServedModel
+from seqserve.generate_options import GenerateOptions
+from seqserve.registry import Registry
 from seqserve.search import make_search
-from seqserve.sequence import Answer, GenerateOptions, Sequence
+from seqserve.sequence import Answer, Sequence
+from seqserve.served_model import ServedModel
 from seqserve.servicers.attribution import attributed
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of

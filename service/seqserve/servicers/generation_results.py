@@ -2,16 +2,10 @@
 
 from collections.abc import Sequence as Items
 
-from seqserve.registry import ServedModel
-from seqserve.sequence import (
-    Answer,
-    FinishReason,
-    GenerateOptions,
-    Generation,
-    Hypothesis,
-    Timing,
-    TokenLogProbability,
-)
+from seqserve.generate_options import GenerateOptions
+from seqserve.search_state import FinishReason, Hypothesis, TokenLogProbability
+from seqserve.sequence import Answer, Generation, Timing
+from seqserve.served_model import ServedModel
 from seqserve.servicers.requests import Source, to_duration
 from seqserve.servicers.stopping import make_stops
 from seqserve.v1 import generation_pb2

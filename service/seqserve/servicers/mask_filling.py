@@ -6,8 +6,8 @@ from numpy.typing import NDArray
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.passages import Text, off_loop, read_passages
 from seqserve.servicers.requests import admitted, check_count, check_text

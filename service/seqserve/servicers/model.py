@@ -11,7 +11,8 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.manifest import Manifest
-from seqserve.registry import Registry, ServedModel
+from seqserve.registry import Registry
+from seqserve.served_model import ServedModel
 from seqserve.servicers.requests import (
     check_count,
     check_text,

@@ -8,7 +8,7 @@ from google.protobuf import duration_pb2
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
 from seqserve.task_record import (
     MAX_REPETITION_PENALTY,

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import PairReader, Passage, read_text, read_windows
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting
 from seqserve.servicers.requests import INLINE_CHARACTERS, admitted, check_length
 from seqserve.tokenizer import Tokenizer

@@ -12,8 +12,8 @@ from google.protobuf import duration_pb2
 from seqserve.admission import Places
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
-from seqserve.registry import ServedModel
 from seqserve.sequence import Answer, Priority, Sequence
+from seqserve.served_model import ServedModel
 from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import priority_pb2

@@ -4,7 +4,7 @@ import numpy as np
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.passages import Text, read_passages
 from seqserve.servicers.requests import admitted, check_count, check_text

@@ -6,8 +6,9 @@ import time
 from collections.abc import Iterator
 
 from seqserve.config import ServerConfig
-from seqserve.registry import ServedModel
-from seqserve.sequence import Answer, Generation, Hypothesis, Sequence, Timing
+from seqserve.search_state import Hypothesis
+from seqserve.sequence import Answer, Generation, Sequence, Timing
+from seqserve.served_model import ServedModel
 from seqserve.servicers.deadline import Deadline
 from seqserve.servicers.generation_results import to_timing
 from seqserve.servicers.languages import Direction, resolve_direction

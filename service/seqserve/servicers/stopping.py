@@ -3,7 +3,7 @@
 from collections.abc import Sequence as Items
 
 from seqserve.errors import InvalidRequestError
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 from seqserve.stop_sequences import StopSequences
 from seqserve.tokenizer import Tokenizer
 

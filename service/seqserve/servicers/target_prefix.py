@@ -3,7 +3,7 @@
 import dataclasses
 
 from seqserve.errors import InvalidRequestError
-from seqserve.sequence import GenerateOptions
+from seqserve.generate_options import GenerateOptions
 from seqserve.servicers.requests import check_token_ids
 from seqserve.servicers.target_texts import TargetTexts
 from seqserve.task_record import GenerationRecord

@@ -6,7 +6,7 @@ from collections.abc import Sequence as Items
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.servicers.requests import INLINE_CHARACTERS, check_text
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import generation_pb2

@@ -5,7 +5,7 @@ from collections.abc import Sequence as Items
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.registry import ServedModel
+from seqserve.served_model import ServedModel
 from seqserve.servicers.languages import Direction
 from seqserve.servicers.requests import (
     INLINE_CHARACTERS,

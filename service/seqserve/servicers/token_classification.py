@@ -8,8 +8,8 @@ from seqserve.config import ServerConfig
 from seqserve.entity import Entity, EntityFinder, Strategy, keep_longest, to_group
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector
+from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting, add_windows, resolve_cutting
 from seqserve.servicers.passages import (
     Text,

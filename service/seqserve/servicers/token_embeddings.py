@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector
+from seqserve.served_model import ServedModel
 from seqserve.task_record import EmbeddingRecord
 from seqserve.v1 import encoding_pb2, model_pb2
 

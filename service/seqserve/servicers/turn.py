@@ -13,8 +13,8 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.passage import Passage
-from seqserve.registry import ServedModel
 from seqserve.sequence import EmbeddingVector, Priority, Sequence, Timing
+from seqserve.served_model import ServedModel
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
 from seqserve.servicers.requests import resolve_priority, run, to_duration
