@@ -38,7 +38,7 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     weights = WeightFile(order.folder)
     encode_path = write_graph(EncodeGraph(model), order.folder, "encode", weights)
     decode_path = write_graph(DecodeGraph(model), order.folder, "decode", weights)
-    rank_path = write_rank_graph(order.folder)
+    rank_path = write_rank_graph(order.folder, model.config.target_vocabulary_size)
     if order.dtype == "fp16":
         checks += _write_device_graphs(model, order, weights)
     order.on_phase(Phase.VERIFY_GRAPHS)

@@ -1,13 +1,13 @@
 """The graph that ranks a vocabulary: ``logits, count -> tokens, log_probabilities``.
 
 Beam search wants the few best tokens of every row at every step. ONNX's ``TopK`` over a whole
-vocabulary takes longer than all else here together. So the vocabulary is cut into groups of 64
+vocabulary takes longer than all else here together. So the vocabulary is cut into groups of
 neighbours: the ``count`` groups with the largest maxima hold the ``count`` largest values, and only
 these are looked at. Of equal values the lower token comes first: groups are taken up in their
 order, and ``TopK`` prefers the lower index.
 
-The graph has no weights and is the same for all models. It is written operator by operator, since
-the number of tokens comes in at run time, which torch does not trace.
+The graph has no weights. It is written operator by operator, since the number of tokens comes in at
+run time, which torch does not trace.
 """
 
 import math
@@ -19,35 +19,51 @@ from onnx import TensorProto, helper, numpy_helper
 
 from seqserve_export.onnx_writer import IR_VERSION, OPSET_VERSION
 
-GROUP_SIZE = 64
+_GROUP_SIZE = 128
+_MIN_GROUP_SIZE, _MAX_GROUP_SIZE = 48, 320
 
 
-def write_rank_graph(folder: Path) -> Path:
+def choose_group_size(vocabulary_size: int) -> int:
+    """The divisor of the vocabulary nearest to 128, if one is near: groups then need no padding."""
+    divisors = (
+        size
+        for size in range(_MIN_GROUP_SIZE, min(_MAX_GROUP_SIZE, vocabulary_size) + 1)
+        if vocabulary_size % size == 0
+    )
+    return min(divisors, key=lambda size: abs(size - _GROUP_SIZE), default=_GROUP_SIZE)
+
+
+def write_rank_graph(folder: Path, vocabulary_size: int) -> Path:
     """Writes ``rank.onnx`` to a folder.
 
     Inputs are logits [B, V] and count [1], at most V; outputs are tokens [B, count], best first,
     and their log-probabilities [B, count].
 
+    Args:
+        folder: Where to write.
+        vocabulary_size: V.
+
     Returns:
         The graph file.
     """
+    group_size = choose_group_size(vocabulary_size)
+    num_missing = -vocabulary_size % group_size
     constants = {
         "axis": np.array([2]),
-        "size": np.array([GROUP_SIZE]),
-        "groups_shape": np.array([0, -1, GROUP_SIZE]),
+        "size": np.array([group_size]),
+        "groups_shape": np.array([0, -1, group_size]),
         "flat_shape": np.array([0, -1]),
-        "nothing": np.array(-math.inf, np.float32),
-        "row": np.array([0, 0, 0]),
     }
-    nodes = [
-        helper.make_node("LogSoftmax", ["logits"], ["scores"], axis=1),
-        # Padded to whole groups, with what is never better than a token.
-        helper.make_node("Shape", ["logits"], ["vocabulary"], start=1),
-        helper.make_node("Neg", ["vocabulary"], ["negated"]),
-        helper.make_node("Mod", ["negated", "size"], ["missing"]),
-        helper.make_node("Concat", ["row", "missing"], ["pads"], axis=0),
-        helper.make_node("Pad", ["scores", "pads", "nothing"], ["padded"]),
-        helper.make_node("Reshape", ["padded", "groups_shape"], ["groups"]),
+    scores = "scores"
+    nodes = [helper.make_node("LogSoftmax", ["logits"], [scores], axis=1)]
+    if num_missing:
+        # With what is never better than a token; it costs a copy.
+        constants["pads"] = np.array([0, 0, 0, num_missing])
+        constants["nothing"] = np.array(-math.inf, np.float32)
+        nodes.append(helper.make_node("Pad", [scores, "pads", "nothing"], ["padded"]))
+        scores = "padded"
+    nodes += [
+        helper.make_node("Reshape", [scores, "groups_shape"], ["groups"]),
         helper.make_node("ReduceMax", ["groups", "axis"], ["maxima"], keepdims=0),
         # As many groups as tokens are wanted, or all.
         helper.make_node("Shape", ["maxima"], ["num_groups"], start=1),
@@ -72,7 +88,7 @@ def write_rank_graph(folder: Path) -> Path:
         "rank",
         [
             helper.make_tensor_value_info(
-                "logits", TensorProto.FLOAT, ["batch_size", "vocabulary_size"]
+                "logits", TensorProto.FLOAT, ["batch_size", vocabulary_size]
             ),
             helper.make_tensor_value_info("count", TensorProto.INT64, [1]),
         ],

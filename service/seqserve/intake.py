@@ -9,6 +9,9 @@ What holds:
   waits for what runs and for nothing else.
 * Sequences start only if the cache, within its budget, has room for all that run to reach their
   last token and their whole source. Nothing is evicted.
+* While fewer rows wait than ``preferred_batch_size``, no more than that run: a step takes half as
+  long with half the rows, so that what runs is done sooner. What waits in a long queue is done
+  sooner with all rows.
 * A pass beside running sequences takes at most ``max_stall_tokens`` (or one source). While rows
   become free one at a time it is held back for an eighth of them, at most ``max_held_steps``
   decode steps: a pass for one sequence costs the others nearly as much as one for several.
@@ -45,6 +48,8 @@ class SchedulerLimits:
     """An encoder pass waits until one of so many rows is free."""
     max_held_steps: int = 8
     """Decode steps it waits at most; 0: it does not wait."""
+    preferred_batch_size: int | None = None
+    """Rows of the running batch while fewer rows wait; None: as many as there are."""
 
 
 class Intake:
@@ -76,12 +81,12 @@ class Intake:
         """Removes the sequences of the next encode or embed batch from the queue."""
         if not len(self.waiting):
             return []
-        need = _need(running)
-        if self._is_held_back(need):
-            return []
-        limits = self._limits
+        need, limits = _need(running), self._limits
         (first,) = self.waiting.next_turns(now, 1)
-        if not self._has_room(need.join(first.sequence.extent)):
+        max_rows = self._choose_max_rows(first.sequence)
+        if self._is_held_back(need, max_rows):
+            return []
+        if not self._has_room(need.join(first.sequence.extent), max_rows):
             return []
         length = first.sequence.source_length
         turns = self.waiting.next_turns(now, _WINDOW_FACTOR * limits.max_batch_size)
@@ -93,7 +98,7 @@ class Intake:
         longest = 0
         for _, sequence in turns:
             grown = need.join(sequence.extent)
-            if not self._has_room(grown):
+            if not self._has_room(grown, max_rows):
                 continue
             longest = max(longest, sequence.source_length)
             is_too_much = (len(taken) + 1) * longest > max_tokens
@@ -116,9 +121,15 @@ class Intake:
         self.extent = extent
         return CacheResize(extent, _join(map(valid_extent, running)))
 
-    def _is_held_back(self, need: CacheExtent) -> bool:
-        """Whether an encoder pass should wait for more free rows."""
-        num_rows = self._limits.max_batch_size
+    def _choose_max_rows(self, first: Sequence) -> int:
+        """Rows that may run now, at least those of the sequence whose turn is next."""
+        most, preferred = self._limits.max_batch_size, self._limits.preferred_batch_size
+        if preferred is None or len(self.waiting) * first.num_rows >= preferred:
+            return most
+        return min(most, max(preferred, first.num_rows))
+
+    def _is_held_back(self, need: CacheExtent, num_rows: int) -> bool:
+        """Whether an encoder pass should wait for more of so many rows to be free."""
         if self._budget is not None:
             num_rows = min(num_rows, self.extent.num_rows)
         num_wanted = min(num_rows // self._limits.held_part, len(self.waiting))
@@ -128,8 +139,8 @@ class Intake:
         self._num_held_steps += 1
         return True
 
-    def _has_room(self, need: CacheExtent) -> bool:
-        if need.num_rows > self._limits.max_batch_size:
+    def _has_room(self, need: CacheExtent, max_rows: int) -> bool:
+        if need.num_rows > max_rows:
             return False
         return self._budget is None or self._budget.grant(need, self.extent) is not None
 

@@ -95,3 +95,26 @@ def test_passes_do_not_wait_when_all_that_wait_have_room() -> None:
     step(scheduler)
     add_lengths(scheduler, 5, 5)
     assert lengths(scheduler.next_batch(0.0)) == [5, 5]
+
+
+def test_few_rows_run_while_few_wait() -> None:
+    """A short queue waits until less than the preferred rows run; a long one takes all rows."""
+    scheduler = make_scheduler(max_batch_size=8, preferred_batch_size=4, max_held_steps=0)
+    add_lengths(scheduler, 5, 5, 5)
+    assert step(scheduler)[0] == "encode"
+    add_lengths(scheduler, 6, 6, 6)
+    assert decode_plainly(scheduler, 2) == ["decode", "encode"]
+    assert scheduler.num_live_rows == 4
+    assert decode_plainly(scheduler, 2) == ["decode", "decode"]
+    add_lengths(scheduler, 7, 7)
+    assert lengths(scheduler.next_batch(0.0)) == [6, 6, 7, 7]
+
+
+def test_more_beams_than_preferred_rows_still_run() -> None:
+    """The preferred rows are no limit of one sequence, nor more than there are rows."""
+    scheduler = make_scheduler(max_batch_size=8, preferred_batch_size=4, max_held_steps=0)
+    add_lengths(scheduler, 5, num_beams=6)
+    assert step(scheduler)[0] == "encode"
+    scheduler = make_scheduler(max_batch_size=2, preferred_batch_size=4, max_held_steps=0)
+    add_lengths(scheduler, 5, 5, 5)
+    assert lengths(scheduler.next_batch(0.0)) == [5, 5]
