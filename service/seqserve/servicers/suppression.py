@@ -33,6 +33,8 @@ def suppress(
             for index, sequence in enumerate(message.suppressed_sequences):
                 field = f"{path}.suppressed_sequences[{index}]"
                 sequences |= _read_sequence(sequence, field, texts, record)
+    if not token_ids and not sequences:
+        return options  # as most requests do; a copy takes longer than all else here
     token_ids |= {sequence[0] for sequence in sequences if len(sequence) == 1}
     sequences = {sequence for sequence in sequences if len(sequence) > 1}
     return dataclasses.replace(
