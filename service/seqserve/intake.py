@@ -11,7 +11,7 @@ What holds:
   last token and their whole source. Nothing is evicted.
 * While fewer rows wait than ``preferred_batch_size``, no more than that run: a step takes half as
   long with half the rows, so that what runs is done sooner. What waits in a long queue is done
-  sooner with all rows.
+  sooner with all rows. Nobody waits for this longer than half a second, nor if urgent at all.
 * A pass beside running sequences takes at most ``max_stall_tokens`` (or one source). While rows
   become free one at a time it is held back for an eighth of them, at most ``max_held_steps``
   decode steps: a pass for one sequence costs the others nearly as much as one for several.
@@ -21,14 +21,17 @@ What holds:
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Iterable
 
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent, CacheResize
-from seqserve.sequence import Sequence
-from seqserve.waiting_queue import WaitingQueue
+from seqserve.sequence import Priority, Sequence
+from seqserve.waiting_queue import Turn, WaitingQueue
 
 _WINDOW_FACTOR = 4
 """Waiting sequences looked at for similar lengths, as a multiple of ``max_batch_size``."""
+_PATIENCE_SECONDS = 0.5
+"""How long a sequence waits for others to leave the running batch though there are free rows."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -83,7 +86,7 @@ class Intake:
             return []
         need, limits = _need(running), self._limits
         (first,) = self.waiting.next_turns(now, 1)
-        max_rows = self._choose_max_rows(first.sequence)
+        max_rows = self._choose_max_rows(now, first)
         if self._is_held_back(need, max_rows):
             return []
         if not self._has_room(need.join(first.sequence.extent), max_rows):
@@ -121,12 +124,21 @@ class Intake:
         self.extent = extent
         return CacheResize(extent, _join(map(valid_extent, running)))
 
-    def _choose_max_rows(self, first: Sequence) -> int:
+    def _choose_max_rows(self, now: float, first: Turn) -> int:
         """Rows that may run now, at least those of the sequence whose turn is next."""
         most, preferred = self._limits.max_batch_size, self._limits.preferred_batch_size
-        if preferred is None or len(self.waiting) * first.num_rows >= preferred:
+        sequence = first.sequence
+        if (
+            preferred is None
+            or sequence.search is None
+            or first.priority > Priority.NORMAL
+            or now - sequence.submitted_at >= _PATIENCE_SECONDS
+        ):
             return most
-        return min(most, max(preferred, first.num_rows))
+        waiting_rows = itertools.accumulate(one.num_rows for one in self.waiting)
+        if any(num_rows >= preferred for num_rows in waiting_rows):
+            return most
+        return min(most, max(preferred, sequence.num_rows))
 
     def _is_held_back(self, need: CacheExtent, num_rows: int) -> bool:
         """Whether an encoder pass should wait for more of so many rows to be free."""

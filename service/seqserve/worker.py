@@ -213,7 +213,7 @@ class Worker:
             if event.tokens and sequence.on_tokens is not None and not future.done():
                 try:
                     sequence.on_tokens(event.tokens)
-                except Exception as error:  # the events behind it are of other callers
+                except BaseException as error:  # the events behind it are of other callers
                     _log.exception("stream failed", model=self._name)
                     answer = EngineError(f"{type(error).__name__} in on_tokens")
             if future.done():  # the caller has gone

@@ -94,16 +94,26 @@ REFUSALS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"top_k": 0}, f"`top_k` must be at least 1 and at most {VOCABULARY_SIZE}"),
     (
-        {"inputs": ["[MASK] [MASK]"] * 6, "top_k": 10},
-        "`top_k` may ask for at most 100 tokens in all (max_tokens_per_request), but 12 masks "
-        "with 10 tokens each have 120",
+        {"inputs": ["[MASK] [MASK]"] * 6},
+        "`inputs` must hold at most 8 masks in all (max_inputs_per_request), but hold 12; send "
+        "fewer texts, or texts with fewer masks",
+    ),
+    (
+        {"inputs": ["[MASK] [MASK]"] * 4, "top_k": 10},
+        "`top_k` of 10 for 8 masks makes a reply of about 3200 bytes, but a message may have 3000 "
+        "(max_message_bytes); lower `top_k`, send fewer masks, or leave `return_sequences` out",
+    ),
+    (
+        {"inputs": ["[MASK] " + "a " * 70], "top_k": 20, "return_sequences": True},
+        "`top_k` of 20 for 1 masks makes a reply of about 3740 bytes",
     ),
 ]
 
 
 async def test_invalid_requests_name_field_rule_and_value(heads: Path, serving: MakeServer) -> None:
     """INVALID_ARGUMENT with what is wrong, and the places are free again."""
-    async with serving(models=heads, max_tokens_per_request=100) as running:
+    limits = {"max_inputs_per_request": 8, "max_message_bytes": 3000}
+    async with serving(models=heads, **limits) as running:
         tokenizer = running.registry.find("fill_mask", "", None).source_tokenizer
         pieces = " ".join(tokenizer.entry(token) for token in tokenizer.encode_plain("tables"))
         for fields, message in REFUSALS:

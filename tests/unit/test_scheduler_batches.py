@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fakes import run_plainly
 from scheduler_steps import add_lengths, decode_plainly, lengths, make_scheduler, step
+from seqserve.sequence import Priority
 
 
 @settings(max_examples=40, deadline=None)
@@ -108,6 +109,32 @@ def test_few_rows_run_while_few_wait() -> None:
     assert decode_plainly(scheduler, 2) == ["decode", "decode"]
     add_lengths(scheduler, 7, 7)
     assert lengths(scheduler.next_batch(0.0)) == [6, 6, 7, 7]
+
+
+def test_nobody_waits_long_for_the_preferred_rows() -> None:
+    """Half a second, and the urgent not at all."""
+    limits = {"max_batch_size": 8, "preferred_batch_size": 2, "max_held_steps": 0}
+    scheduler = make_scheduler(**limits)
+    add_lengths(scheduler, 5, 5)
+    assert step(scheduler, 0.0)[0] == "encode"
+    add_lengths(scheduler, 6)
+    assert [step(scheduler, now)[0] for now in (0.1, 0.2, 0.4)] == ["decode"] * 3
+    assert step(scheduler, 0.6)[0] == "encode"
+    scheduler = make_scheduler(**limits)
+    add_lengths(scheduler, 5, 5)
+    assert step(scheduler)[0] == "encode"
+    add_lengths(scheduler, 6, priority=Priority.HIGH)
+    assert decode_plainly(scheduler, 2) == ["decode", "encode"]
+
+
+def test_rows_that_wait_are_counted() -> None:
+    """Not sequences: two with four beams each are eight rows."""
+    scheduler = make_scheduler(max_batch_size=16, preferred_batch_size=4, max_held_steps=0)
+    add_lengths(scheduler, 5, num_beams=2)
+    assert step(scheduler)[0] == "encode"
+    add_lengths(scheduler, 6)
+    add_lengths(scheduler, 7, num_beams=3)
+    assert decode_plainly(scheduler, 2) == ["decode", "encode"]
 
 
 def test_more_beams_than_preferred_rows_still_run() -> None:

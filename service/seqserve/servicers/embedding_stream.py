@@ -21,6 +21,7 @@ from seqserve.errors import (
     UnavailableError,
 )
 from seqserve.servicers.calls import Calls
+from seqserve.servicers.interceptor import ENDS
 from seqserve.servicers.status import DETAILS_KEY, to_status
 from seqserve.v1 import encoding_pb2
 
@@ -114,7 +115,9 @@ class EmbeddingStream:
         """The answer to one request: what its own call would have ended with."""
         try:
             return encoding_pb2.EmbedStreamResponse(response=await self._respond(message, earlier))
-        except Exception as error:
+        except ENDS:
+            raise
+        except BaseException as error:  # a library in Rust that panics raises no Exception
             request_id = uuid.uuid4().hex
             if not isinstance(error, SeqserveError):
                 _log.error("request of a stream failed", request_id=request_id, exc_info=error)
@@ -142,7 +145,7 @@ class EmbeddingStream:
         return await self._embed(message.request, self._context)
 
 
-def _to_error(error: Exception, request_id: str) -> encoding_pb2.RequestError:
+def _to_error(error: BaseException, request_id: str) -> encoding_pb2.RequestError:
     details = dict(to_status(error, request_id).metadata)[DETAILS_KEY]
     assert isinstance(details, bytes)
     status = status_pb2.Status.FromString(details)

@@ -27,6 +27,8 @@ _OURS = ("/seqserve.v1.",)
 _ABORT_SECONDS = 1.0
 _GONE = (asyncio.CancelledError, grpc.aio.InternalError)
 """What a handler meets when its caller has gone: a write may fail before gRPC cancels it."""
+ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
+"""What ends a handler from outside; everything else it raises is a fault that has an answer."""
 _DEADLINE_SLACK = 0.01
 """Seconds, and part of the whole: gRPC rounds the deadline it sends up by as much."""
 
@@ -133,7 +135,8 @@ class _Call:
             if isinstance(error, _GONE):
                 code = self._code_of_cancellation()
                 error = self._calls.reason_of_end()
-            if isinstance(error, Exception):
+            # A library in Rust that panics raises no Exception; its caller waits like any other.
+            if error is not None and not isinstance(error, ENDS):
                 status = to_status(error, self._request_id)
                 code = status.code
                 if not isinstance(error, SeqserveError):

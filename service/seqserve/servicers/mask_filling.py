@@ -9,7 +9,7 @@ from seqserve.passage import Passage
 from seqserve.sequence import EmbeddingVector
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
-from seqserve.servicers.passages import Text, off_loop, read_passages
+from seqserve.servicers.passages import Text, admitted_more, off_loop, read_passages
 from seqserve.servicers.requests import admitted, check_count, check_text
 from seqserve.servicers.scores import best_first, softmax
 from seqserve.servicers.turn import Turn, predict, to_timing
@@ -17,6 +17,8 @@ from seqserve.task_record import MaskFillingRecord
 from seqserve.v1 import encoding_pb2
 
 _DEFAULT_COUNT = 5
+_TOKEN_BYTES = 40
+"""Of a token in the reply without its text in place: numbers, and a short word."""
 
 
 async def fill_masks(
@@ -40,22 +42,25 @@ async def fill_masks(
             check_text(text, f"inputs[{index}]", config)
             texts.append(Text(text, f"inputs[{index}]"))
         passages = await read_passages(model, texts, cutting)
-        _check_masks(passages, texts, record, count, config)
-        answers = await predict(model, passages, turn)
-    return await off_loop(
-        texts,
-        lambda: [
-            _to_result(
-                model,
-                passage,
-                answer,
-                targets,
-                count=count,
-                return_sequences=request.return_sequences,
+        counts = _count_masks(passages, texts, record, config)
+        size = _check_size(request, counts, count, config)
+        # Each mask has logits over the whole vocabulary, and takes a place like a text.
+        with admitted_more(model, sum(counts) - len(counts)):
+            answers = await predict(model, passages, turn)
+            return await off_loop(
+                size,
+                lambda: [
+                    _to_result(
+                        model,
+                        passage,
+                        answer,
+                        targets,
+                        count=count,
+                        return_sequences=request.return_sequences,
+                    )
+                    for passage, answer in zip(passages, answers, strict=True)
+                ],
             )
-            for passage, answer in zip(passages, answers, strict=True)
-        ],
-    )
 
 
 def _read_targets(
@@ -100,31 +105,47 @@ def _resolve_count(
     return count
 
 
-def _check_masks(
-    passages: list[Passage],
-    texts: list[Text],
-    record: MaskFillingRecord,
-    count: int,
-    config: ServerConfig,
-) -> None:
-    num_masks = 0
-    for passage, text in zip(passages, texts, strict=True):
-        num_here = passage.tokens.count(record.mask_token_id)
-        num_masks += num_here
-        if not num_here:
+def _count_masks(
+    passages: list[Passage], texts: list[Text], record: MaskFillingRecord, config: ServerConfig
+) -> list[int]:
+    """The number of masks of each text, all together within the limit of inputs."""
+    counts = [passage.tokens.count(record.mask_token_id) for passage in passages]
+    for num_masks, passage, text in zip(counts, passages, texts, strict=True):
+        if not num_masks:
             left = " in what was left of it" if passage.num_truncated else ""
             raise InvalidRequestError(
                 text.field,
                 f"`{text.field}` must hold the mask token {record.mask_token} at least once, but "
                 f"there is none{left}",
             )
-    if num_masks * count > config.max_tokens_per_request:
+    most = min(config.max_inputs_per_request, config.max_outstanding)
+    if sum(counts) > most:
+        raise InvalidRequestError(
+            "inputs",
+            f"`inputs` must hold at most {most} masks in all (max_inputs_per_request), but hold "
+            f"{sum(counts)}; send fewer texts, or texts with fewer masks",
+        )
+    return counts
+
+
+def _check_size(
+    request: encoding_pb2.FillMaskRequest, counts: list[int], count: int, config: ServerConfig
+) -> int:
+    """About the bytes of the reply, within the limit of a message."""
+    size = sum(counts) * count * _TOKEN_BYTES
+    if request.return_sequences:
+        size += sum(
+            num_masks * count * len(text.encode())
+            for num_masks, text in zip(counts, request.inputs, strict=True)
+        )
+    if size > config.max_message_bytes:
         raise InvalidRequestError(
             "top_k",
-            f"`top_k` may ask for at most {config.max_tokens_per_request} tokens in all "
-            f"(max_tokens_per_request), but {num_masks} masks with {count} tokens each have "
-            f"{num_masks * count}",
+            f"`top_k` of {count} for {sum(counts)} masks makes a reply of about {size} bytes, but "
+            f"a message may have {config.max_message_bytes} (max_message_bytes); lower `top_k`, "
+            "send fewer masks, or leave `return_sequences` out",
         )
+    return size
 
 
 def _to_result(

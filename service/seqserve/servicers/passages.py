@@ -37,7 +37,7 @@ async def read_passages(model: ServedModel, texts: Items[Text], cutting: Cutting
         InvalidRequestError: A text has more tokens than the model reads and is not to be cut.
     """
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
-    passages = await off_loop(texts, lambda: list(_read(tokenizer, texts, limit, cutting)))
+    passages = await off_loop(size_of(texts), lambda: list(_read(tokenizer, texts, limit, cutting)))
     for passage, text in zip(passages, texts, strict=True):
         if passage.num_truncated and not cutting.truncate:
             length = len(passage.tokens) + passage.num_truncated
@@ -55,7 +55,9 @@ async def read_windowed(
         InvalidRequestError: There would be more tokens or windows than one request may have.
     """
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
-    windows = await off_loop(texts, lambda: _read_windows(tokenizer, texts, limit, stride, config))
+    windows = await off_loop(
+        size_of(texts), lambda: _read_windows(tokenizer, texts, limit, stride, config)
+    )
     for one, text in zip(windows, texts, strict=True):
         _check_tokens(one[0], text)
     return windows
@@ -68,7 +70,17 @@ def admitted_windows(model: ServedModel, windows: Iterable[Items[Passage]]) -> I
     Raises:
         OverloadedError: Too much is outstanding.
     """
-    num_more = sum(len(one) - 1 for one in windows)
+    with admitted_more(model, sum(len(one) - 1 for one in windows)):
+        yield
+
+
+@contextlib.contextmanager
+def admitted_more(model: ServedModel, num_more: int) -> Iterator[None]:
+    """Holds further places, if a request needs any beside those of its inputs.
+
+    Raises:
+        OverloadedError: Too much is outstanding.
+    """
     if not num_more:
         yield
         return
@@ -76,10 +88,14 @@ def admitted_windows(model: ServedModel, windows: Iterable[Items[Passage]]) -> I
         yield
 
 
-async def off_loop(texts: Items[Text], work: Callable[[], _Result]) -> _Result:
-    """Does work on texts in a thread, unless they are short."""
-    size = sum(len(text.text) + len(text.pair or "") for text in texts)
+async def off_loop(size: int, work: Callable[[], _Result]) -> _Result:
+    """Does work on so many characters in a thread, unless they are few."""
     return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
+
+
+def size_of(texts: Items[Text]) -> int:
+    """Characters of texts and their pairs."""
+    return sum(len(text.text) + len(text.pair or "") for text in texts)
 
 
 def _read(

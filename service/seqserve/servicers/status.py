@@ -30,7 +30,7 @@ class Status:
     """Trailing metadata: ``grpc-status-details-bin``, and push-back for retries."""
 
 
-def to_status(error: Exception, request_id: str) -> Status:
+def to_status(error: BaseException, request_id: str) -> Status:
     """Describes an error to the caller; unexpected ones without any of their text."""
     code = _code(error)
     is_ours = isinstance(error, SeqserveError) and not isinstance(error, EngineError)
@@ -57,7 +57,7 @@ def to_status(error: Exception, request_id: str) -> Status:
     return Status(code, message, tuple(metadata))
 
 
-def _code(error: Exception) -> grpc.StatusCode:
+def _code(error: BaseException) -> grpc.StatusCode:
     for kind, code in STATUS_CODES.items():
         if isinstance(error, kind):
             return code

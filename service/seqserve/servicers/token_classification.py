@@ -17,6 +17,7 @@ from seqserve.servicers.passages import (
     off_loop,
     read_passages,
     read_windowed,
+    size_of,
 )
 from seqserve.servicers.requests import admitted, check_count, check_text
 from seqserve.servicers.scores import softmax
@@ -68,7 +69,7 @@ async def classify_tokens(
     finder = EntityFinder(model.source_tokenizer, record.labels, record.unknown_token_id, strategy)
     parts = [(one, list(itertools.islice(answers, len(one)))) for one in windows]
     return await off_loop(
-        texts,
+        size_of(texts),
         lambda: [
             _to_result(text.text, passages, vectors, finder, ignored)
             for text, (passages, vectors) in zip(texts, parts, strict=True)
