@@ -9,7 +9,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from seqserve.batch import Batch, Outcome
-from seqserve.v1 import encoding_pb2
+from seqserve.v1 import encoding_pb2, model_pb2
 from serving import MakeServer, RunningServer
 
 PATIENCE_SECONDS = 20.0
@@ -155,6 +155,29 @@ async def test_a_stream_that_is_left_gives_its_places_back(
             while running.num_outstanding:
                 await asyncio.sleep(0)
         gate.opened.set()
+
+
+@pytest.mark.parametrize(
+    ("request_ahead", "num_inputs"),
+    [(make_request(*["a"] * 100), 200), (make_request("a", return_token_embeddings=True), 1)],
+    ids=["inputs", "states of tokens"],
+)
+async def test_requests_ahead_have_few_inputs(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch, request_ahead: Request, num_inputs: int
+) -> None:
+    """Large answers that nobody may read do not pile up; all are given in the end."""
+    async with serving() as running:
+        gate = Gate(running, monkeypatch)
+        stream = running.encoding.EmbedStream(iter([request_ahead] * 5))
+        assert await asyncio.to_thread(gate.arrived.wait, PATIENCE_SECONDS)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.num_outstanding < num_inputs:
+                await asyncio.sleep(0)
+        # Another call, sent after them all, finds no more places taken.
+        await running.model.ListModels(model_pb2.ListModelsRequest())
+        assert running.num_outstanding == num_inputs
+        gate.opened.set()
+        assert len([one async for one in stream]) == 5
 
 
 async def test_deadline_of_the_call_ends_the_stream(

@@ -29,6 +29,8 @@ _log = structlog.get_logger(__name__)
 
 _READ_AHEAD = 16
 """Requests of a stream that wait for their turn to be written, beside the one that is."""
+_INPUTS_AHEAD = 256
+"""Inputs of these requests, unless one alone has more: nobody may read their answers."""
 
 _Embed = Callable[
     [encoding_pb2.EmbedRequest, grpc.aio.ServicerContext[Any, Any]],
@@ -51,10 +53,13 @@ class EmbeddingStream:
         self._context = context
         self._write_seconds = config.max_request_seconds
         self._calls = calls
-        self._answers: asyncio.Queue[_Answer | None] = asyncio.Queue(_READ_AHEAD)
+        self._answers: asyncio.Queue[tuple[_Answer, int] | None] = asyncio.Queue(_READ_AHEAD)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._num_waiting = 0
         """Requests that wait for places; those behind them do not overtake."""
+        self._num_inputs = 0
+        """Of requests whose answers are not written."""
+        self._is_written = asyncio.Event()
 
     async def run(self) -> None:
         """Answers request after request.
@@ -83,11 +88,20 @@ class EmbeddingStream:
         """Takes requests while there is room for their answers."""
         earlier: list[_Answer] = []
         while (message := await self._next()) is not grpc.aio.EOF:
+            num_inputs = _count_inputs(message)
+            await self._make_room(num_inputs)
             earlier = [answer for answer in earlier if not answer.done()]
             answer = self._start(self._answer(message, tuple(earlier)))
             earlier.append(answer)
-            await self._answers.put(answer)
+            await self._answers.put((answer, num_inputs))
         await self._answers.put(None)
+
+    async def _make_room(self, num_inputs: int) -> None:
+        """Waits until few enough answers are to be written."""
+        while self._num_inputs and self._num_inputs + num_inputs > _INPUTS_AHEAD:
+            self._is_written.clear()
+            await self._is_written.wait()
+        self._num_inputs += num_inputs
 
     async def _next(self) -> Any:
         """The next request; none follows once the server shuts down."""
@@ -98,7 +112,8 @@ class EmbeddingStream:
         return reading.result() if reading.done() else grpc.aio.EOF
 
     async def _write(self) -> None:
-        while (answer := await self._answers.get()) is not None:
+        while (entry := await self._answers.get()) is not None:
+            answer, num_inputs = entry
             message = await answer
             try:
                 async with asyncio.timeout(self._write_seconds):
@@ -108,6 +123,8 @@ class EmbeddingStream:
                     f"an answer of the stream was not read within {self._write_seconds:g} seconds "
                     "(max_request_seconds)"
                 ) from error
+            self._num_inputs -= num_inputs
+            self._is_written.set()
 
     async def _answer(
         self, message: Any, earlier: tuple[_Answer, ...]
@@ -143,6 +160,14 @@ class EmbeddingStream:
         finally:
             self._num_waiting -= 1
         return await self._embed(message.request, self._context)
+
+
+def _count_inputs(message: Any) -> int:
+    """The inputs of a request; states of all tokens count as all that may be ahead."""
+    if not isinstance(message, encoding_pb2.EmbedStreamRequest):
+        return 0
+    request = message.request
+    return _INPUTS_AHEAD if request.return_token_embeddings else len(request.inputs)
 
 
 def _to_error(error: BaseException, request_id: str) -> encoding_pb2.RequestError:

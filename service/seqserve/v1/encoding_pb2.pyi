@@ -1050,6 +1050,7 @@ class FillMaskRequest(_message.Message):
     top_k: _builtins.int
     """How many tokens are returned for each mask, the most probable. At least 1, at most the size of
     the vocabulary or the number of targets. Default 5, or the number of targets if that is less.
+    Refused when the reply would exceed the server's limit of the size of a message.
     """
     return_sequences: _builtins.bool
     """Whether tokens carry the text with their mask replaced by them. Default false."""
@@ -1064,7 +1065,7 @@ class FillMaskRequest(_message.Message):
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts, each with one or more of the model's `mask_token`; at least one, at most the server's
-        limit of inputs per request.
+        limit of inputs per request, which all masks together must not exceed either.
         """
 
     @_builtins.property

@@ -44,7 +44,8 @@ class EncodingServiceStub:
     still being sent.
 
     A request that fails is answered with its error, and the stream goes on. The server reads ahead
-    of its answers by a few requests and no further: a caller that does not read is not read from.
+    of its answers by a few requests, of 256 inputs in all, and no further: a caller that does not
+    read is not read from.
     Requests that find the server full wait for those before them in the stream. Every request must
     be answered, and its answer read, within the server's limit of seconds.
 
@@ -77,7 +78,8 @@ class EncodingServiceAsyncStub(EncodingServiceStub):
     still being sent.
 
     A request that fails is answered with its error, and the stream goes on. The server reads ahead
-    of its answers by a few requests and no further: a caller that does not read is not read from.
+    of its answers by a few requests, of 256 inputs in all, and no further: a caller that does not
+    read is not read from.
     Requests that find the server full wait for those before them in the stream. Every request must
     be answered, and its answer read, within the server's limit of seconds.
 
@@ -119,7 +121,8 @@ class EncodingServiceServicer(metaclass=_abc_1.ABCMeta):
         still being sent.
 
         A request that fails is answered with its error, and the stream goes on. The server reads ahead
-        of its answers by a few requests and no further: a caller that does not read is not read from.
+        of its answers by a few requests, of 256 inputs in all, and no further: a caller that does not
+        read is not read from.
         Requests that find the server full wait for those before them in the stream. Every request must
         be answered, and its answer read, within the server's limit of seconds.
 
