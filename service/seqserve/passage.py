@@ -1,6 +1,7 @@
 """What an encoder reads at once: a text, a part of one, or a pair of texts, as tokens."""
 
 import dataclasses
+import json
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -91,6 +92,8 @@ class PairReader:
         self._first = tokenizer.split(first)
         self._first_length = len(self._first.ids)
         self._first.truncate(self._num_kept, direction=side)
+        if self._first.overflowing:
+            self._first = _without_overflow(self._first)
 
     def read(self, second: str) -> Passage:
         """Reads a pair, the longer text cut first until both fit."""
@@ -102,6 +105,15 @@ class PairReader:
             first.truncate(kept[0], direction=self._side)
         pair.truncate(kept[1], direction=self._side)
         return _to_passage(self._tokenizer.frame(first, pair), None, sum(lengths) - sum(kept))
+
+
+def _without_overflow(encoding: Any) -> Any:
+    """An encoding alone: the library keeps what was cut off, and copies it with every pair."""
+    state = json.loads(encoding.__getstate__())
+    state["overflowing"] = []
+    alone = type(encoding)()
+    alone.__setstate__(json.dumps(state).encode())
+    return alone
 
 
 def _share(lengths: tuple[int, int], room: int) -> tuple[int, int]:

@@ -97,9 +97,9 @@ def test_lanes_share_what_is_set_for_the_cache(store: Path) -> None:
 
 def test_lanes_share_the_memory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default a quarter of it; but each lane has what an input of full length takes."""
-    monkeypatch.setattr("seqserve.registry.available_memory", lambda: 2**30)
+    monkeypatch.setattr("seqserve.served_model.available_memory", lambda: 2**30)
     assert open_tiny(store, lanes=2) == (2**27, [2**27] * 2, 2**28)
-    monkeypatch.setattr("seqserve.registry.available_memory", lambda: 2**10)
+    monkeypatch.setattr("seqserve.served_model.available_memory", lambda: 2**10)
     model = open_model(store / "long" / "1", ServerConfig(threads=2, lanes=2), Metrics())
     assert model.budget is not None
     full = model.budget.bytes_for(CacheExtent(1, 200, 300))

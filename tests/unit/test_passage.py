@@ -1,6 +1,7 @@
 """Texts, windows and pairs within a length, against the truncation of ``tokenizers``."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -93,3 +94,22 @@ def test_no_room_for_special_tokens_is_refused(tokenizer: Tokenizer) -> None:
         read_text(tokenizer, "a", 1)
     with pytest.raises(InvalidRequestError, match="no pair of texts fits into 2 tokens: 3 special"):
         PairReader(tokenizer, "a", 2, "right")
+
+
+def test_what_is_cut_of_a_query_is_not_kept(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would be copied with each of its pairs."""
+    framed: list[Any] = []
+    whole = tokenizer.frame
+
+    def frame(plain: Any, pair: Any = None) -> Any:
+        framed.append(plain)
+        return whole(plain, pair)
+
+    monkeypatch.setattr(tokenizer, "frame", frame)
+    reader = PairReader(tokenizer, "a b c d " * 500, 8, "right")
+    passages = [reader.read("a b"), reader.read("a b c d e f g h")]
+    assert [len(passage.tokens) for passage in passages] == [8, 8]
+    assert [passage.num_truncated for passage in passages] == [1997, 2003]
+    assert all(len(plain.overflowing) <= 1 for plain in framed)
