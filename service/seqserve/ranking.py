@@ -8,6 +8,7 @@ What is left over at the end, fewer than 64 values, belongs to no group.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +30,7 @@ def log_sum_exp(logits: Floats) -> float:
         return float(largest + np.log(shifted.sum()))
 
 
-def largest_indices(values: Floats, count: int) -> NDArray[np.int64]:
+def largest_indices(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.int64]:
     """The indices of the largest values, best first; of equal ones the lower index comes first.
 
     Args:
@@ -74,6 +75,8 @@ def rank_rows(logits: Floats, count: int) -> tuple[NDArray[np.int64], Floats]:
     return tokens, log_probabilities
 
 
-def _best_of(values: Floats, indices: NDArray[np.int64], count: int) -> NDArray[np.int64]:
+def _best_of(
+    values: NDArray[np.floating[Any]], indices: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
     order = np.lexsort((indices, -values[indices]))[:count]
     return indices[order]

@@ -1,6 +1,7 @@
 """Embedding in bulk: order, errors of single requests, flow control, the end."""
 
 import asyncio
+import itertools
 import threading
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 from google.rpc import error_details_pb2
 
 from seqserve.batch import Batch, Outcome
+from seqserve.client import AsyncClient, CallError
 from seqserve.v1 import encoding_pb2, model_pb2
 from serving import MakeServer, RunningServer
 
@@ -191,6 +193,26 @@ async def test_deadline_of_the_call_ends_the_stream(
             await stream.read()
         assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         gate.opened.set()
+
+
+async def test_shutdown_tells_those_who_still_send(serving: MakeServer) -> None:
+    """UNAVAILABLE, whether gRPC meets the end of the stream reading or writing."""
+    async with serving(drain_seconds=PATIENCE_SECONDS) as running:
+        async with AsyncClient(f"127.0.0.1:{running.ports.grpc}") as client:
+            answers = client.embed_stream(itertools.repeat(["a"] * 8))
+            for _ in range(3):
+                assert not isinstance(await anext(answers), CallError)
+            stopping = asyncio.create_task(running.server.stop())
+
+            async def read_on() -> None:
+                async for answer in answers:
+                    assert not isinstance(answer, CallError)
+
+            with pytest.raises(CallError) as caught:
+                await read_on()
+        assert caught.value.code == "UNAVAILABLE"
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await stopping
 
 
 async def test_shutdown_answers_what_was_read(

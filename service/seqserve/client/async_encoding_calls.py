@@ -27,6 +27,9 @@ from seqserve.client.prediction_results import (
 from seqserve.client.results import Embeddings
 from seqserve.v1 import encoding_pb2, encoding_pb2_grpc
 
+_FAILED_WRITE = "Internal error from Core"
+"""What gRPC says, with INTERNAL, when it could not send to a server that has ended the stream."""
+
 
 class AsyncEncodingCalls:
     """Part of :class:`AsyncClient`."""
@@ -159,6 +162,12 @@ class AsyncEncodingCalls:
                 raise requests.error from None
             if isinstance(error, asyncio.CancelledError):
                 raise
+            if error.details() == _FAILED_WRITE:
+                raise CallError(
+                    "UNAVAILABLE",
+                    "the stream was ended while it was still being sent; what was not answered may "
+                    "be sent again",
+                ) from error
             raise to_call_error(error) from error
         finally:
             call.cancel()

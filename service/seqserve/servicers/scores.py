@@ -5,6 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
+from seqserve.ranking import largest_indices
+
 ScoreFunction = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """What makes scores of logits."""
 
@@ -31,4 +33,4 @@ def identity(logits: NDArray[np.float32]) -> NDArray[np.float64]:
 
 def best_first(scores: NDArray[np.float64], count: int) -> list[int]:
     """Where the largest scores [V] are, the largest first; of equal ones the first."""
-    return [int(index) for index in np.argsort(-scores, kind="stable")[:count]]
+    return [int(index) for index in largest_indices(scores, count)]
