@@ -170,11 +170,12 @@ class EmbeddingEngine:
         outcomes: list[Outcome] = []
         for index, sequence in enumerate(batch.sequences):
             # Copies, or one slow reader would keep the whole batch.
-            outcome: Outcome = vectors[index].copy()
-            is_finite = np.isfinite(vectors[index]).all()
+            vector = vectors[index].copy()
+            outcome: Outcome = vector
+            is_finite = np.isfinite(vector).all()
             if sequence.returns_states:
                 rows = states[0][index, : sequence.source_length].copy()  # [S, M]
-                outcome = EmbeddingWithStates(vectors[index].copy(), rows)
+                outcome = EmbeddingWithStates(vector, rows)
                 is_finite &= np.isfinite(rows).all()
             if not is_finite:
                 outcome = EngineError("the model returned a vector that is not finite")

@@ -9,7 +9,8 @@ from seqserve.passage import Passage
 from seqserve.sequence import EmbeddingVector
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
-from seqserve.servicers.passages import Text, admitted_more, off_loop, read_passages
+from seqserve.servicers.offloading import off_loop
+from seqserve.servicers.passages import Text, admitted_more, read_passages
 from seqserve.servicers.requests import admitted, check_count, check_text
 from seqserve.servicers.scores import best_first, softmax
 from seqserve.servicers.turn import Turn, predict, to_timing

@@ -1,21 +1,19 @@
 """The texts of encoder requests as passages: tokenized off the event loop, within the limits."""
 
-import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as Items
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import PairReader, Passage, read_text, read_windows
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting
-from seqserve.servicers.requests import INLINE_CHARACTERS, admitted, check_length
+from seqserve.servicers.offloading import off_loop
+from seqserve.servicers.requests import admitted, check_length, check_tokens
 from seqserve.tokenizer import Tokenizer
-
-_Result = TypeVar("_Result")
 
 
 class Text(NamedTuple):
@@ -42,7 +40,7 @@ async def read_passages(model: ServedModel, texts: Items[Text], cutting: Cutting
         if passage.num_truncated and not cutting.truncate:
             length = len(passage.tokens) + passage.num_truncated
             check_length(length, limit, text.field, others=text.others)
-        _check_tokens(passage, text)
+        check_tokens(passage.tokens, text.field)
     return passages
 
 
@@ -59,7 +57,7 @@ async def read_windowed(
         size_of(texts), lambda: _read_windows(tokenizer, texts, limit, stride, config)
     )
     for one, text in zip(windows, texts, strict=True):
-        _check_tokens(one[0], text)
+        check_tokens(one[0].tokens, text.field)
     return windows
 
 
@@ -86,11 +84,6 @@ def admitted_more(model: ServedModel, num_more: int) -> Iterator[None]:
         return
     with admitted(model, num_more):
         yield
-
-
-async def off_loop(size: int, work: Callable[[], _Result]) -> _Result:
-    """Does work on so many characters in a thread, unless they are few."""
-    return work() if size <= INLINE_CHARACTERS else await asyncio.to_thread(work)
 
 
 def size_of(texts: Items[Text]) -> int:
@@ -131,10 +124,3 @@ def _read_windows(
             )
 
     return [read_windows(tokenizer, text.text, limit, stride, check) for text in texts]
-
-
-def _check_tokens(passage: Passage, text: Text) -> None:
-    if not passage.tokens:
-        raise InvalidRequestError(
-            text.field, f"`{text.field}` has no tokens: the model's tokenizer drops all of it"
-        )

@@ -3,8 +3,9 @@
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from collections.abc import Sequence as Items
+from functools import partial
 from typing import NamedTuple
 
 from google.protobuf import duration_pb2
@@ -14,12 +15,10 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.served_model import ServedModel
+from seqserve.servicers.offloading import off_loop
 from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import priority_pb2
-
-INLINE_CHARACTERS = 4096
-"""Texts of so many in all take well under a millisecond to tokenize; a hop to a thread, more."""
 
 _PRIORITIES: dict[int, Priority] = {
     priority_pb2.PRIORITY_UNSPECIFIED: Priority.NORMAL,
@@ -88,6 +87,14 @@ def check_token_ids(token_ids: Iterable[int], vocabulary_size: int, field: str) 
             )
 
 
+def check_tokens(tokens: Collection[object], field: str) -> None:
+    """Refuses texts that nothing is left of."""
+    if not tokens:
+        raise InvalidRequestError(
+            field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
+        )
+
+
 def check_cache(
     model: ServedModel,
     sequence: Sequence,
@@ -153,15 +160,10 @@ async def tokenize(
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
     if frames is None:
         frames = [Frame((), ())] * len(texts)
-    if sum(map(len, texts)) <= INLINE_CHARACTERS:
-        sources = _encode(tokenizer, texts, frames, limit)
-    else:
-        sources = await asyncio.to_thread(_encode, tokenizer, texts, frames, limit)
+    size = sum(map(len, texts))
+    sources = await off_loop(size, partial(_encode, tokenizer, texts, frames, limit))
     for source, field in zip(sources, fields, strict=True):
-        if not source.tokens:
-            raise InvalidRequestError(
-                field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
-            )
+        check_tokens(source.tokens, field)
         if source.num_truncated and not truncate:
             check_length(len(source.tokens) + source.num_truncated, limit, field)
     return sources

@@ -4,7 +4,7 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.generate_options import GenerateOptions
-from seqserve.servicers.requests import check_token_ids
+from seqserve.servicers.requests import check_token_ids, check_tokens
 from seqserve.servicers.target_texts import Layers, TargetTexts
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
@@ -55,10 +55,7 @@ def _read_sequence(
         case "text":
             field = f"{field}.text"
             found = texts.of_suppressed(sequence.text)
-            if not found:
-                raise InvalidRequestError(
-                    field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
-                )
+            check_tokens(found, field)
         case "token_ids":
             field = f"{field}.token_ids"
             token_ids = sequence.token_ids.values

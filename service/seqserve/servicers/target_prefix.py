@@ -4,7 +4,7 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.generate_options import GenerateOptions
-from seqserve.servicers.requests import check_token_ids
+from seqserve.servicers.requests import check_token_ids, check_tokens
 from seqserve.servicers.target_texts import TargetTexts
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
@@ -39,10 +39,7 @@ def begin_with_prefix(
     forced = () if options.forced_bos_token_id is None else (options.forced_bos_token_id,)
     if name == "target_prefix_text":
         tokens = texts.of_prefix(message.target_prefix_text)
-        if not tokens:
-            raise InvalidRequestError(
-                field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
-            )
+        check_tokens(tokens, field)
         prefix = (*forced, *tokens)
     else:
         token_ids = message.target_prefix_token_ids.values

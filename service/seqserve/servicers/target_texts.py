@@ -1,13 +1,14 @@
 """What a request says about its targets in texts: prefixes and suppressed sequences, tokenized."""
 
-import asyncio
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
+from functools import partial
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
-from seqserve.servicers.requests import INLINE_CHARACTERS, check_text
+from seqserve.servicers.offloading import off_loop
+from seqserve.servicers.requests import check_text
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import generation_pb2
 
@@ -79,9 +80,8 @@ async def tokenize_targets(
             if sequence.WhichOneof("sequence") == "text":
                 _check_suppressed_text(sequence.text, f"{field}[{index}].text", config)
                 texts.update(_forms(sequence.text))
-    if sum(map(len, texts)) <= INLINE_CHARACTERS:
-        return TargetTexts(_tokenize(model.target_tokenizer, texts))
-    return TargetTexts(await asyncio.to_thread(_tokenize, model.target_tokenizer, texts))
+    size = sum(map(len, texts))
+    return TargetTexts(await off_loop(size, partial(_tokenize, model.target_tokenizer, texts)))
 
 
 def _tokenize(tokenizer: Tokenizer, texts: set[str]) -> dict[str, tuple[int, ...]]:

@@ -1,18 +1,19 @@
 """The targets of a request to score, as the tokens the model would have to write."""
 
-import asyncio
 from collections.abc import Sequence as Items
+from functools import partial
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
 from seqserve.servicers.languages import Direction
+from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.requests import (
-    INLINE_CHARACTERS,
     check_count,
     check_text,
     check_token_count,
     check_token_ids,
+    check_tokens,
 )
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
@@ -57,9 +58,7 @@ async def read_targets(
             if target.WhichOneof("target") == "text":
                 check_text(target.text, f"{field}.text", config)
                 num_characters += len(target.text)
-    if num_characters <= INLINE_CHARACTERS:
-        return _tokenize(model, inputs, directions)
-    return await asyncio.to_thread(_tokenize, model, inputs, directions)
+    return await off_loop(num_characters, partial(_tokenize, model, inputs, directions))
 
 
 def _tokenize(
@@ -85,10 +84,7 @@ def _read_target(
     if target.WhichOneof("target") == "text":
         field = f"{field}.text"
         ids = model.target_tokenizer.encode(target.text)
-        if not ids:
-            raise InvalidRequestError(
-                field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
-            )
+        check_tokens(ids, field)
         tokens = _frame(ids, direction, record)
         length = len(tokens)
     else:

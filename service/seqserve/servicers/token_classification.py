@@ -11,10 +11,10 @@ from seqserve.passage import Passage
 from seqserve.sequence import EmbeddingVector
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting, add_windows, resolve_cutting
+from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.passages import (
     Text,
     admitted_windows,
-    off_loop,
     read_passages,
     read_windowed,
     size_of,
