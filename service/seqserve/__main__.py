@@ -1,6 +1,7 @@
 """The command ``seqserve``: starts a server, or calls one."""
 
 import asyncio
+import gc
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from seqserve.commands import COMMANDS
 from seqserve.config import CONFIG_VARIABLE, ServerConfig, read_config
 from seqserve.errors import ConfigurationError, ModelFolderError
 from seqserve.logs import configure_logs
+from seqserve.memory import keep_freed_memory
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.server import Ports, Server
@@ -62,6 +64,7 @@ def serve(config_file: Path | None, **flags: Any) -> None:
     try:
         config = read_config(given, config_file)
         configure_logs(config)
+        keep_freed_memory()
         exit_code = asyncio.run(_serve(config))
     except LoadingInterrupt as interrupt:
         _log.info("stopped while loading models", signal=interrupt.name)
@@ -78,6 +81,9 @@ async def _serve(config: ServerConfig) -> int:
     metrics = Metrics()
     with signals.interrupting():
         registry = Registry.open(config, metrics)
+    # What is here now stays: no collection need look through it again, while everybody waits.
+    gc.collect()
+    gc.freeze()
     server = Server(registry, config, metrics)
     ports = await server.start()
     click.echo(_ready_line(config, registry, ports))

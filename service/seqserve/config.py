@@ -61,7 +61,7 @@ class ServerConfig(pydantic.BaseModel):
         "0: one for each thread, at most 4. On cuda there is one.",
     )
     max_batch_size: int = pydantic.Field(
-        default=128, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
+        default=256, ge=1, le=1024, description="Rows of a running batch: live hypotheses."
     )
     preferred_batch_size: int = pydantic.Field(
         default=48,

@@ -1,10 +1,17 @@
-"""How much memory this process may use: that of its container, or of the machine."""
+"""Memory of this process: how much it may use, and what becomes of what it frees."""
 
+import ctypes
 import os
 from pathlib import Path
 
 _LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
 """Of control groups, version 2 and version 1, as a container sees its own."""
+_KEEPING = {
+    -1: 128 * 2**20,  # M_TRIM_THRESHOLD: what may lie free at the top of the heap
+    -2: 32 * 2**20,  # M_TOP_PAD: what the heap grows by at once
+    -3: 32 * 2**20,  # M_MMAP_THRESHOLD: what is larger is taken from the system alone
+}
+"""Options of glibc's ``mallopt`` by their numbers in ``malloc.h``."""
 
 
 def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
@@ -21,3 +28,18 @@ def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
             if text.isdecimal():  # "max" is no limit
                 limits.append(int(text))
     return min(limits)
+
+
+def keep_freed_memory() -> bool:
+    """Has the C library keep what is freed for the next run, up to 128 MiB, for this process.
+
+    It would give freed buffers back to the system, and every run of a graph would wait for pages of
+    zeros again: a sixth of an encoder pass. See ``mallopt(3)``.
+
+    Returns:
+        Whether the C library has such settings: glibc has.
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)
+    if set_option is None:
+        return False
+    return all(set_option(option, value) == 1 for option, value in _KEEPING.items())

@@ -10,6 +10,7 @@ from bench.json_process import answer
 from bench.request import to_input
 from bench.workload import Sentence
 from seqserve.config import read_config
+from seqserve.memory import keep_freed_memory
 from seqserve.metrics import Metrics
 from seqserve.search import make_search
 from seqserve.sequence import Generation, Sequence
@@ -22,6 +23,7 @@ class InProcess:
 
     def __init__(self, folder: str, settings: list[str]) -> None:
         flags = dict(setting.split("=", 1) for setting in settings)
+        keep_freed_memory()  # as the server does
         self._config = read_config(flags)
         self._model = open_model(Path(folder), self._config, Metrics())
         self._runner = asyncio.Runner()
