@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 VENV ?= .venv
+PEERS ?= $(VENV)-peers
 BIN := $(VENV)/bin
 STORE ?= models
 # More options for pip, an index with CUDA builds of torch, say.
@@ -37,6 +38,12 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 # CTranslate2 and matplotlib, which tests do without.
 $(VENV)/bench.stamp: $(VENV)/dev.stamp
 	$(PIP) --constraint constraints.txt --editable '.[dev,bench]'
+	touch $@
+
+# fastembed, which needs an older hub library than transformers.
+$(PEERS)/stamp: tests/bench/peers.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) --requirement tests/bench/peers.txt
 	touch $@
 
 install: $(VENV)/dev.stamp  ## Installs everything for development.
@@ -79,8 +86,9 @@ parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; 
 bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and serves them.
 	$(BENCH_PYTHON) -m bench.full_size --dtypes fp32 int8
 
-bench: $(VENV)/bench.stamp  ## Measures the server against its peers; BENCH=full for all rounds.
+bench: $(VENV)/bench.stamp $(PEERS)/stamp  ## Measures the server against its peers; BENCH=full for all rounds.
 	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
+	$(BENCH_PYTHON) -m bench.encode --extent $(BENCH) --peer-python $(PEERS)/bin/python
 	$(BENCH_PYTHON) -m bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
 
 bench-long: $(VENV)/dev.stamp  ## Sends 100,000 calls of every kind; the server's memory stays flat.
@@ -93,4 +101,4 @@ deploy-check:  ## Checks deploy/ with kubectl, hadolint and Kubernetes' schemas.
 	deploy/check.sh
 
 clean:  ## Removes the virtual environment and exported models.
-	rm -rf $(VENV) $(STORE)
+	rm -rf $(VENV) $(PEERS) $(STORE)

@@ -57,7 +57,7 @@ class ServerConfig(pydantic.BaseModel):
         default=0,
         ge=0,
         le=64,
-        description="Running batches of a model that generates, which share its threads; "
+        description="Batches of a model that run at the same time and share its threads; "
         "0: one for each thread, at most 4. On cuda there is one.",
     )
     max_batch_size: int = pydantic.Field(

@@ -3,7 +3,6 @@
 Three engines, one for each kind of model. Each is used by one worker thread only.
 """
 
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -13,18 +12,12 @@ from seqserve.batch import Batch, EmbeddingWithStates, Outcome, Phase
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
-from seqserve.device import Device
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
 from seqserve.search_state import SearchState
-from seqserve.session import (
-    BoundStep,
-    check_names,
-    input_dtype,
-    open_session,
-    pad,
-)
+from seqserve.session import BoundStep, input_dtype, pad
+from seqserve.shared_sessions import SharedSessions
 
 
 class Engine(Protocol):
@@ -144,19 +137,12 @@ class EmbeddingEngine:
 
     first_phase: Phase = "embed"
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, num_threads: int, device: Device = "cpu"
-    ) -> None:
-        record = manifest.embedding
-        assert record is not None
-        path = folder / record.embed_graph
-        self._session = open_session(path, num_threads=num_threads, device=device)
-        check_names(
-            self._session,
-            path,
-            ["input_ids", "source_lengths"],
-            ["sentence_embedding", "last_hidden_state"],
+    def __init__(self, sessions: SharedSessions, lane: int = 0) -> None:
+        sessions.check_names(
+            ["input_ids", "source_lengths"], ["sentence_embedding", "last_hidden_state"]
         )
+        self._sessions = sessions
+        self._lane = lane
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Embeds a batch; the vectors are as the graph returns them."""
@@ -164,8 +150,8 @@ class EmbeddingEngine:
         names = ["sentence_embedding"]
         if any(sequence.returns_states for sequence in batch.sequences):
             names.append("last_hidden_state")
-        vectors, *states = self._session.run(
-            names, {"input_ids": input_ids, "source_lengths": lengths}
+        vectors, *states = self._sessions.run(
+            self._lane, names, {"input_ids": input_ids, "source_lengths": lengths}
         )
         outcomes: list[Outcome] = []
         for index, sequence in enumerate(batch.sequences):
@@ -191,22 +177,20 @@ class PredictionEngine:
 
     first_phase: Phase = "embed"
 
-    def __init__(
-        self, folder: Path, manifest: Manifest, *, num_threads: int, device: Device = "cpu"
-    ) -> None:
+    def __init__(self, sessions: SharedSessions, manifest: Manifest, lane: int = 0) -> None:
         record = manifest.prediction
         assert record is not None
-        path = folder / record.graph
         self._has_token_types = record.has_token_types
         self._has_token_logits = manifest.token_classification is not None
         self._mask_token = None
         if manifest.mask_filling is not None:
             self._mask_token = manifest.mask_filling.mask_token_id
-        self._session = open_session(path, num_threads=num_threads, device=device)
         inputs = ["input_ids", "source_lengths"]
         if self._has_token_types:
             inputs.append("token_type_ids")
-        check_names(self._session, path, inputs, ["logits"])
+        sessions.check_names(inputs, ["logits"])
+        self._sessions = sessions
+        self._lane = lane
 
     def run(self, batch: Batch) -> list[Outcome]:
         """Predicts for a batch; the logits are as the graph returns them, without padding."""
@@ -219,7 +203,7 @@ class PredictionEngine:
                 for sequence in batch.sequences
             ]
             feeds["token_type_ids"], _ = pad(types)
-        (logits,) = self._session.run(["logits"], feeds)
+        (logits,) = self._sessions.run(self._lane, ["logits"], feeds)
         # Copies, as of vectors.
         return [
             rows.copy()

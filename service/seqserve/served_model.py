@@ -20,6 +20,8 @@ from seqserve.manifest import Manifest, read_manifest
 from seqserve.memory import available_memory
 from seqserve.metrics import Metrics, ModelMetrics
 from seqserve.session import available_cpus
+from seqserve.shared_sessions import SharedSessions
+from seqserve.task_record import EmbeddingRecord
 from seqserve.tokenizer import Tokenizer
 from seqserve.worker import Worker
 
@@ -91,12 +93,8 @@ def open_model(
         engines = list(generation)
         budget = _make_budget(generation, manifest, config, num_models)
         model_metrics.set_cache_budget(budget.max_bytes * len(engines))
-    elif manifest.embedding is not None:
-        engines = [EmbeddingEngine(folder, manifest, num_threads=num_threads, device=config.device)]
     else:
-        engines = [
-            PredictionEngine(folder, manifest, num_threads=num_threads, device=config.device)
-        ]
+        engines = _open_encoder_engines(folder, manifest, config, num_threads, num_models)
     name = f"{manifest.name}/{manifest.version}"
     is_batch_invariant = manifest.is_batch_invariant and config.device == "cpu"
     if not is_batch_invariant:
@@ -139,7 +137,7 @@ def _open_generation_engines(
             folder, manifest, num_threads=num_threads, device=config.device
         )
         return [DeviceEngine(graphs, device_graphs, manifest, max_rows=config.max_batch_size)]
-    num_lanes = config.lanes or min(num_threads, _MAX_LANES)
+    num_lanes = _count_lanes(config, num_threads)
     threads_per_lane = max(1, num_threads // num_lanes)
     graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
     engines: list[GenerationEngine] = []
@@ -149,6 +147,32 @@ def _open_generation_engines(
             graphs = open_generation_graphs(folder, manifest, num_threads=threads_per_lane)
         engines.append(GenerationEngine(graphs, manifest, max_rows=config.max_batch_size))
     return engines
+
+
+def _open_encoder_engines(
+    folder: Path, manifest: Manifest, config: ServerConfig, num_threads: int, num_models: int
+) -> list[Engine]:
+    """One engine for each lane; on a device there is one."""
+    num_lanes = _count_lanes(config, num_threads) if config.device == "cpu" else 1
+    record = manifest.embedding or manifest.prediction
+    assert record is not None
+    graph = record.embed_graph if isinstance(record, EmbeddingRecord) else record.graph
+    num_bytes = sum(file.size_bytes for file in manifest.files.values())
+    sessions = SharedSessions(
+        folder / graph,
+        num_threads=num_threads,
+        num_lanes=num_lanes,
+        # Not where memory is short.
+        is_wide=num_bytes * (num_lanes + 1) * num_models <= available_memory() // 4,
+        device=config.device,
+    )
+    if manifest.embedding is not None:
+        return [EmbeddingEngine(sessions, lane) for lane in range(num_lanes)]
+    return [PredictionEngine(sessions, manifest, lane) for lane in range(num_lanes)]
+
+
+def _count_lanes(config: ServerConfig, num_threads: int) -> int:
+    return config.lanes or min(num_threads, _MAX_LANES)
 
 
 def _make_budget(

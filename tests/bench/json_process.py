@@ -42,10 +42,17 @@ def answer(functions: Mapping[str, Callable[..., Any]]) -> None:
 class JsonProcess:
     """A module of the benchmark that runs by itself."""
 
-    def __init__(self, module: str, *arguments: str) -> None:
+    def __init__(self, module: str, *arguments: str, python: str = sys.executable) -> None:
+        """Starts it.
+
+        Args:
+            module: The module to run.
+            arguments: Its arguments.
+            python: Of which environment.
+        """
         self._module = module
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
+            [python, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -13,8 +13,8 @@ from rich.console import Console
 from bench.extent import Extent
 from bench.json_process import JsonProcess
 from bench.opus_checkpoint import OpusModel
+from bench.opus_server import running_ours
 from bench.request import TIMEOUT_SECONDS, read_targets, to_request
-from bench.server_process import running_seqserve
 from bench.workload import (
     Sentence,
     agreement,
@@ -45,7 +45,7 @@ def measure_offline(
     sentences = make_sentences(extent.num_sentences, SENTENCE_SEED)
     found: dict[str, Any] = {}
     with (
-        running_seqserve(model, settings) as server,
+        running_ours(model, settings) as server,
         JsonProcess("bench.peer_ctranslate2", str(model.peer)) as peer,
     ):
         chosen: dict[str, Any] = {}

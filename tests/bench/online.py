@@ -12,8 +12,8 @@ from rich.console import Console
 from bench.extent import Extent
 from bench.json_process import JsonProcess
 from bench.opus_checkpoint import OpusModel
+from bench.opus_server import running_ours, running_peer
 from bench.rate_search import RateSearch
-from bench.server_process import running_peer, running_seqserve
 from bench.workload import MeasurementError
 
 LIMIT_SECONDS = 2.0
@@ -91,7 +91,7 @@ def measure_online(
     with JsonProcess("bench.load_generator") as generator:
         inter_threads, intra_threads = threads = _choose_threads(model, generator)
         with (
-            running_seqserve(model, settings) as server,
+            running_ours(model, settings) as server,
             running_peer(model, inter_threads, intra_threads) as peer_server,
         ):
             ours = _Side("seqserve", server.target, generator, extent)

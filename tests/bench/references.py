@@ -10,7 +10,7 @@ from bench.extent import Extent
 from bench.json_process import JsonProcess
 from bench.offline import SENTENCE_SEED, generate_all
 from bench.opus_checkpoint import OpusModel
-from bench.server_process import running_seqserve
+from bench.opus_server import running_ours
 from bench.workload import (
     Sentence,
     agreement,
@@ -30,7 +30,7 @@ def measure_efficiency(
     sentences = make_sentences(extent.num_sentences, SENTENCE_SEED)
     arguments = [f"{name}={value}" for name, value in settings.items()]
     with (
-        running_seqserve(model, settings) as server,
+        running_ours(model, settings) as server,
         JsonProcess("bench.engine_process", str(model.folder), *arguments) as engine,
     ):
         return _compare(
@@ -48,7 +48,7 @@ def measure_transformers(
     """The server against ``transformers.generate`` in its best case: lengths are equal."""
     sentences = make_equal_sentences(extent.num_equal_sentences, _EQUAL_LENGTH, seed=2)
     with (
-        running_seqserve(model, settings) as server,
+        running_ours(model, settings) as server,
         JsonProcess("bench.peer_transformers", str(model.checkpoint)) as peer,
     ):
         return _compare(

@@ -1,19 +1,17 @@
-"""The two servers as processes: ours as its users start it, and the peer's."""
+"""Servers as processes: ours as its users start it, and those of peers."""
 
 import contextlib
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import psutil
 
 from bench.json_process import ProcessError
-from bench.opus_checkpoint import OpusModel
-from bench.request import generate
-from bench.workload import Sentence, check_targets, make_equal_sentences
 
 _STOP_SECONDS = 45.0
 _MAX_REQUEST_SECONDS = "600"
@@ -35,39 +33,39 @@ class ServerProcess(NamedTuple):
 
 
 @contextlib.contextmanager
-def running_seqserve(model: OpusModel, settings: Mapping[str, str]) -> Iterator[ServerProcess]:
-    """Runs ``seqserve serve`` with settings, by their names."""
+def running_seqserve(
+    store: Path, settings: Mapping[str, str], call_first: Callable[[str], None]
+) -> Iterator[ServerProcess]:
+    """Runs ``seqserve serve`` with settings, by their names, and sends it a first call."""
     flags = {
         "max_request_seconds": _MAX_REQUEST_SECONDS,
         "log_level": "warning",
         **dict.fromkeys(("port", "health_port", "metrics_port"), "0"),
         **settings,
-        "models": str(model.store),
+        "models": str(store),
     }
-    command = [sys.executable, "-m", "seqserve", "serve"]
+    command = ["seqserve", "serve"]
     for name, value in flags.items():
         command += [f"--{name.replace('_', '-')}", value]
-    with _running("seqserve", command) as server:
+    with running_module("seqserve", command, call_first) as server:
         yield server
 
 
 @contextlib.contextmanager
-def running_peer(
-    model: OpusModel, inter_threads: int, intra_threads: int
+def running_module(
+    side: str, module: list[str], call_first: Callable[[str], None]
 ) -> Iterator[ServerProcess]:
-    """Runs the peer's server."""
-    command = [sys.executable, "-m", "bench.peer_server", str(model.peer)]
-    with _running("peer", [*command, str(inter_threads), str(intra_threads)]) as server:
-        yield server
-
-
-@contextlib.contextmanager
-def _running(side: str, command: list[str]) -> Iterator[ServerProcess]:
     """Runs a server until the context ends.
+
+    Args:
+        side: Whose it is.
+        module: The module to run, with its arguments; it prints ``grpc=HOST:PORT`` when it serves.
+        call_first: Sends a first call to an address.
 
     Raises:
         ProcessError: It does not start, or does not stop cleanly.
     """
+    command = [sys.executable, "-m", *module]
     started_at = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
@@ -76,8 +74,7 @@ def _running(side: str, command: list[str]) -> Iterator[ServerProcess]:
         match = re.search(r"grpc=(\S+)", line)
         if match is None:
             raise ProcessError(f"the server of {side} did not start; it said: {line.strip()}")
-        first: list[Sentence] = make_equal_sentences(1, 8, seed=0)
-        check_targets(side, first, generate(match[1], first))
+        call_first(match[1])
         yield ServerProcess(match[1], process, time.perf_counter() - started_at)
     finally:
         process.terminate()

@@ -8,7 +8,7 @@ from rich.console import Console
 from bench.extent import Extent
 from bench.json_process import JsonProcess
 from bench.opus_checkpoint import OpusModel
-from bench.server_process import running_peer, running_seqserve
+from bench.opus_server import running_ours, running_peer
 from bench.workload import MeasurementError, make_equal_sentences
 
 _LENGTH = 24
@@ -29,12 +29,12 @@ def measure_single_stream(
     }
     loads: dict[str, list[float]] = {"seqserve": [], "peer_server": []}
     for _ in range(extent.num_starts - 1):
-        with running_seqserve(model, settings) as server:
+        with running_ours(model, settings) as server:
             loads["seqserve"].append(server.load_seconds)
         with running_peer(model, 1, _INTRA_THREADS) as server:
             loads["peer_server"].append(server.load_seconds)
     with (
-        running_seqserve(model, settings) as server,
+        running_ours(model, settings) as server,
         running_peer(model, 1, _INTRA_THREADS) as peer_server,
         JsonProcess("bench.peer_ctranslate2", str(model.peer)) as library,
         JsonProcess("bench.load_generator") as generator,

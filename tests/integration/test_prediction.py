@@ -3,6 +3,7 @@
 import asyncio
 import time
 from pathlib import Path
+from typing import Any
 
 import grpc
 import numpy as np
@@ -15,6 +16,7 @@ from seqserve.errors import EngineError
 from seqserve.manifest import read_manifest
 from seqserve.sequence import EmbeddingVector, Sequence
 from seqserve.served_model import ServedModel
+from seqserve.shared_sessions import SharedSessions
 from seqserve.v1 import encoding_pb2, model_pb2
 from serving import TOKEN_LABELS, MakeServer, status_of
 from tiny_encoder_folder import VOCABULARY_SIZE
@@ -41,6 +43,14 @@ async def predict(
         for tokens, future in zip(sources, futures, strict=True)
     )
     return [answer.values for answer in await asyncio.gather(*futures)]
+
+
+def open_engine(folder: Path) -> PredictionEngine:
+    """The engine of a model folder."""
+    manifest = read_manifest(folder)
+    assert manifest.prediction is not None
+    sessions = SharedSessions(folder / manifest.prediction.graph, num_threads=1)
+    return PredictionEngine(sessions, manifest)
 
 
 def make_sources() -> list[list[int]]:
@@ -93,19 +103,15 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(
 ) -> None:
     """What cannot be a result is an error, and the neighbours get theirs."""
     folder = heads / "classify" / "1"
-    engine = PredictionEngine(folder, read_manifest(folder), num_threads=1)
-    session = engine._session
+    engine = open_engine(folder)
+    run = engine._sessions.run
 
-    class BrokenSession:
-        """Spoils the first row."""
+    def spoil(*arguments: Any) -> list[np.ndarray]:
+        (logits,) = run(*arguments)
+        logits[0] = np.nan
+        return [logits]
 
-        def run(self, *arguments: object) -> list[np.ndarray]:
-            """Runs the graph."""
-            (logits,) = session.run(*arguments)
-            logits[0] = np.nan
-            return [logits]
-
-    monkeypatch.setattr(engine, "_session", BrokenSession())
+    monkeypatch.setattr(engine._sessions, "run", spoil)
     sequences = [make_sequence(tokens, is_embedded=True) for tokens in ([5, 6], [7, 8])]
     first, second = engine.run(Batch("embed", sequences))
     assert isinstance(first, EngineError)
@@ -140,7 +146,7 @@ async def test_heads_are_listed(heads: Path, serving: MakeServer) -> None:
 def test_logits_of_a_sequence_keep_no_others(task: str, heads: Path) -> None:
     """They are no view of those of the batch, which a slow reader would keep in memory."""
     folder = heads / task / "1"
-    engine = PredictionEngine(folder, read_manifest(folder), num_threads=1)
+    engine = open_engine(folder)
     sources = [[5, MASK_TOKEN], [7, MASK_TOKEN, 8]]
     batch = Batch("embed", [make_sequence(tokens, is_embedded=True) for tokens in sources])
     for outcome in engine.run(batch):
