@@ -16,7 +16,7 @@ from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.source import GenerationSource
 from seqserve_export.verification import SEED, choose_effort, make_row, torch_reference
 
-_MAX_ROWS = 256
+_MAX_ROWS = 512
 """Positions kept of each layer's inputs, drawn from all."""
 _MAX_TARGET_LENGTH = 64
 """Positions decoded of each target at most: what stands far behind is not seen."""
@@ -28,6 +28,7 @@ class Calibration:
     def __init__(self) -> None:
         self._inputs: dict[str, Tensor] = {}
         self._num_seen: dict[str, int] = {}
+        self._max_inputs: dict[str, Tensor] = {}
         self._max_outputs: dict[str, Tensor] = {}
         self._square_sums: dict[str, Tensor] = {}
         self._generator = np.random.default_rng(SEED)
@@ -35,6 +36,10 @@ class Calibration:
     def inputs(self, name: str) -> Tensor:
         """Inputs of a layer, [N, K] with at most some hundred rows."""
         return self._inputs[name][: self._num_seen[name]]
+
+    def max_inputs(self, name: str) -> Tensor:
+        """Largest magnitude of each input of a layer, [K], of all rows it has seen."""
+        return self._max_inputs[name]
 
     def max_output(self, name: str) -> float:
         """Largest magnitude a layer put out."""
@@ -64,8 +69,9 @@ class Calibration:
                 self._inputs[name][place] = rows[row]
         squares = outputs.detach().flatten(0, -2).square().sum(dim=0)
         self._square_sums[name] = self._square_sums.get(name, torch.zeros_like(squares)) + squares
-        largest = outputs.detach().flatten(0, -2).abs().amax(dim=0)
-        self._max_outputs[name] = torch.maximum(self._max_outputs.get(name, largest), largest)
+        for magnitudes, states in ((self._max_inputs, inputs), (self._max_outputs, outputs)):
+            largest = states.detach().flatten(0, -2).abs().amax(dim=0)
+            magnitudes[name] = torch.maximum(magnitudes.get(name, largest), largest)
 
 
 def calibrate(source: GenerationSource, sources: Sequence[list[int]]) -> Calibration:

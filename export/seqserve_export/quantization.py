@@ -4,10 +4,11 @@
 takes, its outputs on samples decide:
 
 * **static**: one scale and zero point, chosen on samples. The fastest form.
+* **smoothed**: the same, with a factor for each input; costs one product for each.
 * **rowwise**: rows of very different sizes keep their steps.
 
-A layer is static where that is close enough or no worse than rowwise; one whose outputs suffer too
-much in both forms stays in fp32.
+A layer is static, smoothed where that pays, if that is close enough or no worse than rowwise; one
+whose outputs suffer too much in all forms stays in fp32.
 
 Keys and values of a decoder are kept as signed bytes with one fixed step for each of their
 dimensions: reading them is what attention spends its time on while decoding.
@@ -15,13 +16,10 @@ dimensions: reading them is what attention spends its time on while decoding.
 Shapes: K inputs, N rows of samples, H heads, D head size.
 """
 
-import functools
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from seqserve.manifest import LayerRecord
+from seqserve.manifest import LayerForm, LayerRecord
 from seqserve_export.calibration import Calibration
 from seqserve_export.errors import CheckpointError
 from seqserve_export.layers import DecoderLayer
@@ -32,11 +30,14 @@ from seqserve_export.quantized_layers import (
     RowwiseLinear,
     measure_rows,
 )
+from seqserve_export.smoothing import STRENGTHS, make_factors
 
 MAX_STATIC_ERROR = 0.02
 """Layers whose outputs on samples would be further off with static scales try rowwise ones."""
 MAX_RELATIVE_ERROR = 0.1
-"""Layers whose outputs on samples would be further off in both forms stay in fp32."""
+"""Layers whose outputs on samples would be further off in all forms stay in fp32."""
+_WORTHWHILE = 0.75
+"""A layer is smoothed only if its error is at most this part of what it is otherwise."""
 _GOOD_RELATIVE_ERROR = 0.01
 """No other range is tried once the outputs are this close."""
 _LEAST_NORM = 1e-3
@@ -82,7 +83,7 @@ def quantize(model: nn.Module, calibration: Calibration) -> list[LayerRecord]:
     for name, module in list(model.named_modules(remove_duplicate=False)):
         match module:
             case nn.Linear():
-                quantized, record = _quantize_linear(name, module, calibration.inputs(name))
+                quantized, record = _quantize_linear(name, module, calibration)
                 model.set_submodule(name, quantized)
                 records.append(record)
             case nn.Embedding() if name.endswith("embedding.token"):
@@ -109,54 +110,75 @@ def _quantize_cache(
         setattr(attention.cache, f"{part}_scales", scales.view(attention.num_heads, -1))
 
 
-def _quantize_linear(name: str, linear: nn.Linear, inputs: Tensor) -> tuple[nn.Module, LayerRecord]:
-    """The first form that is close enough; the layer itself if neither is."""
+def _quantize_linear(
+    name: str, linear: nn.Linear, calibration: Calibration
+) -> tuple[nn.Module, LayerRecord]:
+    """The first form that is close enough; the layer itself if none is."""
+    inputs, sizes = calibration.inputs(name), calibration.max_inputs(name)
     expected = linear(inputs)
     if not expected.isfinite().all():
         raise CheckpointError(
             f"layer {name} puts out numbers that are not finite; its weights, or those of a layer "
             "before it, are damaged"
         )
-    static, static_error = _choose_range(
-        inputs, inputs, expected, functools.partial(QuantizedLinear, linear)
-    )
-    if static_error <= MAX_STATIC_ERROR:
-        return static, LayerRecord(name=name, form="static", relative_error=static_error)
-    rowwise, rowwise_error = _choose_range(
-        inputs / measure_rows(inputs), inputs, expected, functools.partial(RowwiseLinear, linear)
-    )
-    error = min(static_error, rowwise_error)
+    form: LayerForm = "static"
+    quantized, error = _choose_smoothing(linear, QuantizedLinear, inputs, sizes, expected)
+    if quantized.input_multipliers is not None:
+        form = "smoothed"
+    if error > MAX_STATIC_ERROR:
+        rowwise, rowwise_error = _choose_smoothing(linear, RowwiseLinear, inputs, sizes, expected)
+        if rowwise_error < error:
+            quantized, error, form = rowwise, rowwise_error, "rowwise"
     if error > MAX_RELATIVE_ERROR:
         return linear, LayerRecord(name=name, form="fp32", relative_error=error)
-    if static_error <= rowwise_error:
-        return static, LayerRecord(name=name, form="static", relative_error=error)
-    return rowwise, LayerRecord(name=name, form="rowwise", relative_error=error)
+    return quantized, LayerRecord(name=name, form=form, relative_error=error)
+
+
+def _choose_smoothing(
+    linear: nn.Linear,
+    form: type[QuantizedLinear],
+    inputs: Tensor,
+    sizes: Tensor,
+    expected: Tensor,
+) -> tuple[QuantizedLinear, float]:
+    """A layer in some form with the best factors, and how far its outputs are off.
+
+    Args:
+        linear: The layer.
+        form: Static or rowwise.
+        inputs: What goes into it, [N, K].
+        sizes: Largest magnitudes of each input, [K], also of rows that are not among these.
+        expected: What should come out.
+    """
+    best, least = _choose_range(linear, form, inputs, expected, None)
+    if least <= _GOOD_RELATIVE_ERROR:
+        return best, least
+    smoothed = [
+        _choose_range(linear, form, inputs, expected, make_factors(linear, sizes, strength))
+        for strength in STRENGTHS
+    ]
+    layer, error = min(smoothed, key=lambda pair: pair[1])
+    return (layer, error) if error <= _WORTHWHILE * least else (best, least)
 
 
 def _choose_range(
-    quantized: Tensor,
+    linear: nn.Linear,
+    form: type[QuantizedLinear],
     inputs: Tensor,
     expected: Tensor,
-    make: Callable[[float, int], QuantizedLinear],
+    factors: Tensor | None,
 ) -> tuple[QuantizedLinear, float]:
-    """Tries several ranges of what becomes bytes.
-
-    Args:
-        quantized: What becomes bytes, [N, K].
-        inputs: What goes into the layer, [N, K].
-        expected: What should come out.
-        make: Makes the layer with a scale and a zero point.
-
-    Returns:
-        The layer with the best range, and how far its outputs are off.
-    """
+    """Tries several ranges of what becomes bytes; returns the best, and how far it is off."""
+    quantized = inputs if factors is None else inputs / factors
+    if form is RowwiseLinear:
+        quantized = quantized / measure_rows(quantized)
     tiny = torch.finfo(torch.float32).tiny
     low, high = min(0.0, float(quantized.min())), max(0.0, float(quantized.max()))
     tried: list[tuple[QuantizedLinear, float]] = []
     for share in _CLIPPED_SHARES:
         scale = max((high - low) * share / 255, tiny)
         zero = min(255, max(0, round(-low * share / scale)))
-        candidate = make(scale, zero)
+        candidate = form(linear, scale, zero, factors)
         error = measure_error(expected, candidate(inputs))
         tried.append((candidate, error))
         if error <= _GOOD_RELATIVE_ERROR:

@@ -4,7 +4,8 @@ Weights have a scale for each output channel (embeddings: for each token) and ar
 of linear layers become unsigned bytes in one of two forms; in both, a row's result depends on
 nothing but the row:
 
-* **static** (:class:`QuantizedLinear`): one scale and zero point for the layer.
+* **static** (:class:`QuantizedLinear`): one scale and zero point for the layer, smoothed if its
+  inputs are divided by factors first, see :mod:`seqserve_export.smoothing`.
 * **rowwise** (:class:`RowwiseLinear`): the same, after each row was divided by its own largest
   magnitude.
 
@@ -28,18 +29,30 @@ class QuantizedLinear(nn.Module):
     weight_scales: Tensor
     input_scale: Tensor
     input_zero: Tensor
+    input_multipliers: Tensor | None
     bias: Tensor | None
 
-    def __init__(self, linear: nn.Linear, input_scale: float, input_zero: int) -> None:
+    def __init__(
+        self,
+        linear: nn.Linear,
+        input_scale: float,
+        input_zero: int,
+        factors: Tensor | None = None,
+    ) -> None:
         """Takes over a layer.
 
         Args:
             linear: The layer.
-            input_scale: Size of one step of its inputs.
+            input_scale: Size of one step of its inputs, after they were divided.
             input_zero: The byte that stands for 0.
+            factors: What each input is divided by, [K], all above 0; None for 1.
         """
         super().__init__()
-        weight, scales = quantize_rows(linear.weight.detach())
+        weight = linear.weight.detach()
+        if factors is not None:
+            weight = weight * factors
+        self.register_buffer("input_multipliers", None if factors is None else 1 / factors)
+        weight, scales = quantize_rows(weight)
         self.register_buffer("weight", weight.t().contiguous())  # [K, N]
         self.register_buffer("weight_scales", scales)  # [N]
         self.register_buffer("input_scale", torch.tensor(input_scale))
@@ -49,7 +62,10 @@ class QuantizedLinear(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps [..., K] to [..., N]."""
-        return self._multiply(states, self.bias)
+        return self._multiply(self._smooth(states), self.bias)
+
+    def _smooth(self, states: Tensor) -> Tensor:
+        return states if self.input_multipliers is None else states * self.input_multipliers
 
     def _multiply(self, states: Tensor, bias: Tensor | None) -> Tensor:
         if torch.onnx.is_in_onnx_export():
@@ -90,6 +106,7 @@ class RowwiseLinear(QuantizedLinear):
 
     def forward(self, states: Tensor) -> Tensor:
         """Maps [..., K] to [..., N]."""
+        states = self._smooth(states)
         magnitudes = measure_rows(states)
         outputs = self._multiply(states / magnitudes, None) * magnitudes
         return outputs if self.bias is None else outputs + self.bias

@@ -2,11 +2,12 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
 from rich.console import Console
 from rich.table import Table
 
-from seqserve.manifest import LayerRecord
+from seqserve.manifest import LayerForm, LayerRecord
 from seqserve_export.exporter import Plan, Report
 
 _NUM_LAYERS = 10
@@ -92,7 +93,7 @@ def _make_layer_table(layers: Sequence[LayerRecord]) -> Table:
 
 def _count_forms(layers: Sequence[LayerRecord]) -> str:
     counts = Counter(layer.form for layer in layers)
-    return ", ".join(f"{counts[form]} {form}" for form in ("static", "rowwise", "fp32"))
+    return ", ".join(f"{counts[form]} {form}" for form in get_args(LayerForm))
 
 
 def _make_summary(report: Report) -> Table:

@@ -70,7 +70,7 @@ class ServerConfig(pydantic.BaseModel):
         "sooner each is done. Not on cuda.",
     )
     max_batch_tokens: int = pydantic.Field(
-        default=1024, ge=1, description="Source tokens of an encoder pass, padding included."
+        default=512, ge=1, description="Source tokens of an encoder pass, padding included."
     )
     max_stall_tokens: int = pydantic.Field(
         default=512,

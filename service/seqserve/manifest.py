@@ -49,13 +49,17 @@ class VerificationRecord(Record):
     tolerance: Annotated[float, pydantic.Field(ge=0)]
 
 
+LayerForm = Literal["static", "smoothed", "rowwise", "fp32"]
+"""What scales the inputs of a layer: one number for all, one with a factor for each input, the
+largest of each row, or nothing."""
+
+
 class LayerRecord(Record):
     """How a linear layer of an int8 model is computed, and what that costs."""
 
     name: str
     """In the torch model it was exported from."""
-    form: Literal["static", "rowwise", "fp32"]
-    """What scales its inputs: one number for all, the largest of each row, or nothing."""
+    form: LayerForm
     relative_error: Annotated[float, pydantic.Field(ge=0)]
     """How far its outputs on samples are off those in fp32, as a share of their norm; of a layer
     that stays in fp32, how far int8 would be off."""

@@ -131,15 +131,28 @@ def _export(model: EncoderModel, dtype: str) -> None:
 def _make_plain(model: EncoderModel) -> None:
     import torch
     from onnxruntime.quantization import QuantType, quantize_dynamic
+    from torch import Tensor, nn
     from transformers import AutoModel
 
+    class States(nn.Module):
+        """The model with its inputs in this order, and without what else it returns."""
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.bert = AutoModel.from_pretrained(model.checkpoint, attn_implementation="eager")
+
+        def forward(self, input_ids: Tensor, mask: Tensor, token_types: Tensor) -> Any:
+            """Tokens [B, S] to states [B, S, M]."""
+            return self.bert(
+                input_ids=input_ids, attention_mask=mask, token_type_ids=token_types
+            ).last_hidden_state
+
     model.plain.mkdir(parents=True)
-    bert = AutoModel.from_pretrained(model.checkpoint, attn_implementation="eager").eval()
     tokens = torch.ones(2, 8, dtype=torch.int64)
     names = ["input_ids", "attention_mask", "token_type_ids"]
     axes = {0: "batch_size", 1: "sequence_length"}
     torch.onnx.export(
-        bert,
+        States().eval(),
         (tokens, tokens, torch.zeros_like(tokens)),
         model.plain / "fp32.onnx",
         input_names=names,

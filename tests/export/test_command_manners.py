@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import huggingface_hub
 import numpy as np
@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from seqserve.manifest import Manifest, read_manifest
+from seqserve.manifest import LayerForm, Manifest, read_manifest
 from seqserve_export import model_folder
 from seqserve_export.__main__ import main
 from seqserve_export.errors import CheckpointError, ExportError
@@ -100,8 +100,10 @@ def test_layers_that_would_be_too_far_off_stay(sizeable: Path, tmp_path: Path) -
         (folder / file.name).write_bytes(file.read_bytes())
     weights = load_file(folder / "model.safetensors")
     name = "decoder.layers.0.feed_forward.down"
-    # One large weight per row leaves the others no steps.
-    weights[f"{name}.weight"][:, 0] += np.float32(500) * (-1) ** np.arange(128, dtype=np.float32)
+    # One large weight in each row leaves the others no steps; in another column of each, so that no
+    # factor of an input evens them out.
+    rows = np.arange(128)
+    weights[f"{name}.weight"][rows, rows] += np.float32(500)
     save_file(weights, folder / "model.safetensors")
     result = run(folder, tmp_path / "store", "--name", "m", "--dtype", "int8")
     output = " ".join(result.output.split())
@@ -122,8 +124,8 @@ def test_report_lists_layers(sizeable: Path, tmp_path: Path) -> None:
     for layer in ranked[:10]:
         assert f"{layer.name} │ {layer.form}" in output
     assert sum(f"{layer.name} │" in output for layer in layers) == 10
-    counts = [sum(layer.form == form for layer in layers) for form in ("static", "rowwise", "fp32")]
-    assert "{} static, {} rowwise, {} fp32".format(*counts) in output
+    counts = [sum(layer.form == form for layer in layers) for form in get_args(LayerForm)]
+    assert "{} static, {} smoothed, {} rowwise, {} fp32".format(*counts) in output
     assert "calibrated on │ 64 sources of random tokens" in output
     assert "greedy agreement" in output
 

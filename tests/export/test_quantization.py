@@ -19,6 +19,7 @@ from seqserve_export.quantization import (
     quantize,
 )
 from seqserve_export.quantized_layers import QuantizedLinear, RowwiseLinear
+from seqserve_export.smoothing import STRENGTHS, make_factors
 from seqserve_export.weight_file import WeightFile
 
 NUM_INPUTS, NUM_OUTPUTS = 64, 48
@@ -76,6 +77,47 @@ def test_rows_alike_are_static() -> None:
     assert not isinstance(model.linear, RowwiseLinear)
     assert (record.name, record.form) == ("linear", "static")
     assert 0 < record.relative_error <= MAX_STATIC_ERROR
+
+
+def test_inputs_of_different_sizes_are_smoothed() -> None:
+    """One step for all would leave the small inputs none; factors leave each its steps."""
+    model, original = OneLayer(1), OneLayer(1)
+    sizes = torch.logspace(-1, 2, NUM_INPUTS)
+    original.linear.weight.data /= sizes
+    model.linear.weight.data /= sizes
+    (record,) = quantize(model, observe(model, make_rows(200, 2, spread=0) * sizes))
+    assert isinstance(model.linear, QuantizedLinear)
+    assert not isinstance(model.linear, RowwiseLinear)
+    assert (record.name, record.form) == ("linear", "smoothed")
+    assert record.relative_error <= MAX_STATIC_ERROR
+    rows = make_rows(100, 3, spread=0) * sizes
+    expected, actual = original(rows), model(rows)
+    assert (actual - expected).norm() <= 2 * MAX_STATIC_ERROR * expected.norm()
+
+
+def test_factors_leave_what_comes_out_as_it_is() -> None:
+    """Inputs are divided by what their weights are multiplied by."""
+    model, rows = OneLayer(1), make_rows(50, 2, spread=0)
+    scale = float(rows.abs().max()) / 50
+    for factors in (None, torch.linspace(0.5, 2.0, NUM_INPUTS)):
+        outputs = QuantizedLinear(model.linear, scale, 128, factors)(rows)
+        expected = model.linear(rows)
+        assert (outputs - expected).norm() <= 0.05 * expected.norm()
+
+
+def test_inputs_that_samples_leave_small_are_not_blown_up() -> None:
+    """On another text they may be as large as most; what is rare must not fill the whole range."""
+    model = OneLayer(1)
+    sizes = torch.ones(NUM_INPUTS)
+    sizes[0], sizes[1] = 100.0, 0.0
+    for strength in STRENGTHS:
+        factors = make_factors(model.linear, sizes, strength)
+        usual = factors[2:] * model.linear.weight[:, 2:].abs().amax(0) ** (1 - strength)
+        rare = factors[1] * model.linear.weight[:, 1].abs().amax() ** (1 - strength)
+        large = factors[0] * model.linear.weight[:, 0].abs().amax() ** (1 - strength)
+        torch.testing.assert_close(usual, rare.expand_as(usual))
+        torch.testing.assert_close(large, rare * 100**strength)
+    torch.testing.assert_close(factors.mean(), torch.tensor(1.0))
 
 
 def test_rows_of_different_sizes_are_rowwise() -> None:

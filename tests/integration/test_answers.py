@@ -18,7 +18,7 @@ def assert_idle(running: RunningServer) -> None:
     worker = running.registry.find("tiny", "", None).lanes.workers[0]
     scheduler = worker._scheduler
     scheduler.check()
-    assert repr(scheduler) == "Scheduler(waiting=0, running=0, free_rows=128)"
+    assert repr(scheduler) == "Scheduler(waiting=0, running=0, free_rows=256)"
     assert running.num_outstanding == 0
 
 
