@@ -14,7 +14,7 @@ from seqserve.intake import SchedulerLimits
 from seqserve.pace import UNKNOWN, Estimate
 from seqserve.scheduler import Event, Scheduler
 from seqserve.search_state import Candidate
-from seqserve.sequence import EmbeddingVector, Generation, Priority, Sequence
+from seqserve.sequence import EncoderOutput, Generation, Priority, Sequence
 
 ESTIMATE = Estimate(token_seconds=0.05, step_seconds=0.5)
 
@@ -80,7 +80,7 @@ class Simulation:
         self._histories = Histories()
         self._now = 0.0
         self.added: list[Sequence] = []
-        self.answers: dict[Sequence, list[Generation | EmbeddingVector | Exception]] = {}
+        self.answers: dict[Sequence, list[Generation | EncoderOutput | Exception]] = {}
         self.streamed: dict[Sequence, list[int]] = {}
 
     def add(self) -> None:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from seqserve.cache_budget import CacheResize
 from seqserve.search_state import Candidate
-from seqserve.sequence import EmbeddingVector, Sequence, Timing
+from seqserve.sequence import EncoderOutput, Sequence, Timing
 
 Phase = Literal["encode", "decode", "embed"]
 
@@ -63,10 +63,10 @@ Outcome = list[Candidate] | NDArray[np.float32] | EmbeddingWithStates | Exceptio
 states (embed), nothing (encode), or the fault of this sequence alone."""
 
 
-def to_embedding(
+def to_encoder_output(
     outcome: NDArray[np.float32] | EmbeddingWithStates, timing: Timing
-) -> EmbeddingVector:
+) -> EncoderOutput:
     """The answer to a sequence that was embedded or predicted for."""
     if isinstance(outcome, EmbeddingWithStates):
-        return EmbeddingVector(outcome.values, timing, outcome.states)
-    return EmbeddingVector(outcome, timing)
+        return EncoderOutput(outcome.values, timing, outcome.states)
+    return EncoderOutput(outcome, timing)

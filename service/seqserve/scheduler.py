@@ -21,7 +21,7 @@ import dataclasses
 from collections.abc import Collection
 from functools import partial
 
-from seqserve.batch import Batch, Outcome, Phase, RowCopy, to_embedding
+from seqserve.batch import Batch, Outcome, Phase, RowCopy, to_encoder_output
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
 from seqserve.containment import contained
 from seqserve.errors import EngineError
@@ -196,7 +196,7 @@ class Scheduler:
                 sequence.encoded_at = sequence.finished_at = now
                 assert outcome is not None
                 assert not isinstance(outcome, list)
-                events.append(Event(sequence, answer=to_embedding(outcome, sequence.timing())))
+                events.append(Event(sequence, answer=to_encoder_output(outcome, sequence.timing())))
             else:
                 assert isinstance(outcome, list)
                 grow = partial(self._advance, sequence, outcome, now)

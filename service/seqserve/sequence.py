@@ -50,8 +50,8 @@ class Generation:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class EmbeddingVector:
-    """The answer to a sequence that was embedded, or that a head has predicted for."""
+class EncoderOutput:
+    """The answer to a sequence that an encoder alone has read: embedding, or logits of a head."""
 
     values: NDArray[np.float32]
     """As the graph returns it: an embedding [M], not normalised, or the logits of a text [V], of
@@ -61,7 +61,7 @@ class EmbeddingVector:
     """Those of the tokens, [S, M], where the sequence returns them."""
 
 
-Answer = Generation | EmbeddingVector
+Answer = Generation | EncoderOutput
 
 
 @dataclasses.dataclass(slots=True, eq=False, kw_only=True)

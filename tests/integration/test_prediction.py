@@ -14,7 +14,7 @@ from seqserve.batch import Batch
 from seqserve.engine import PredictionEngine
 from seqserve.errors import EngineError
 from seqserve.manifest import read_manifest
-from seqserve.sequence import EmbeddingVector, Sequence
+from seqserve.sequence import EncoderOutput, Sequence
 from seqserve.served_model import ServedModel
 from seqserve.shared_sessions import SharedSessions
 from seqserve.v1 import encoding_pb2, model_pb2
@@ -30,7 +30,7 @@ async def predict(
 ) -> list[np.ndarray]:
     """Logits of sources, submitted at once; of a pair, the second half is the second text."""
     loop = asyncio.get_running_loop()
-    futures: list[asyncio.Future[EmbeddingVector]] = [loop.create_future() for _ in sources]
+    futures: list[asyncio.Future[EncoderOutput]] = [loop.create_future() for _ in sources]
     model.lanes.submit(
         Sequence(
             source_tokens=tuple(tokens),

@@ -13,7 +13,7 @@ from scheduler_steps import add_lengths, make_budget, make_scheduler, step
 from seqserve.errors import DeadlineError
 from seqserve.intake import SchedulerLimits
 from seqserve.scheduler import Scheduler
-from seqserve.sequence import EmbeddingVector, Generation, Sequence
+from seqserve.sequence import EncoderOutput, Generation, Sequence
 
 
 @settings(max_examples=120, deadline=None)
@@ -129,5 +129,5 @@ def test_embed_answers_at_once() -> None:
     phase, events = step(scheduler, 1.0)
     answers = [event.answer for event in events]
     assert phase == "embed"
-    assert [answer.values[0] for answer in answers if isinstance(answer, EmbeddingVector)] == [3, 4]
+    assert [answer.values[0] for answer in answers if isinstance(answer, EncoderOutput)] == [3, 4]
     assert repr(scheduler) == "Scheduler(waiting=1, running=0, free_rows=2)"

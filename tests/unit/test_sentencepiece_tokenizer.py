@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from seqserve.errors import ModelFolderError
 from seqserve.sentencepiece_record import AddedTokenRecord, SentencePieceRecord
 from seqserve.sentencepiece_tokenizer import SentencePieceTokenizer
-from seqserve.tokenizer import TextStream, Tokenizer, TokenSpan
+from seqserve.text_stream import TextStream
+from seqserve.tokenizer import Tokenizer, TokenSpan
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
 from seqserve.search_state import Candidate, FinishReason, Hypothesis, SearchState
 from seqserve.stop_sequences import StopSequences, hold_back
-from seqserve.tokenizer import TextStream, Tokenizer
+from seqserve.text_stream import TextStream
+from seqserve.tokenizer import Tokenizer
 from tiny_tokenizers import ADDING, open_adding
 
 

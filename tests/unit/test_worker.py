@@ -6,7 +6,7 @@ from fakes import FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, outcomes, running
 from seqserve.batch import Batch, Outcome
 from seqserve.errors import DeadlineError
-from seqserve.sequence import EmbeddingVector, Generation
+from seqserve.sequence import EncoderOutput, Generation
 
 
 async def test_submission_is_answered() -> None:
@@ -25,7 +25,7 @@ async def test_embedding_is_answered() -> None:
         sequence, future = make_submission(source=range(5), is_embedded=True)
         worker.submit([sequence])
         (answer,) = await outcomes([future])
-    assert isinstance(answer, EmbeddingVector)
+    assert isinstance(answer, EncoderOutput)
     assert answer.values.tolist() == [5.0]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.passages import Text, read_passages
@@ -91,7 +91,7 @@ def _resolve_function(value: int, record: ClassificationRecord) -> ScoreFunction
 
 def _to_result(
     passage: Passage,
-    answer: EmbeddingVector,
+    answer: EncoderOutput,
     record: ClassificationRecord,
     function: ScoreFunction,
     *,

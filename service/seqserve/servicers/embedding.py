@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import add_windows, resolve_cutting
 from seqserve.servicers.passages import (
@@ -130,12 +130,12 @@ def scale(
     return kept
 
 
-def _scale(vector: EmbeddingVector, shape: _Shape) -> NDArray[np.float64]:
+def _scale(vector: EncoderOutput, shape: _Shape) -> NDArray[np.float64]:
     return scale(vector.values, is_normalized=shape.is_normalized, dimensions=shape.dimensions)
 
 
 def _to_embedding(
-    parts: list[Passage], vectors: list[EmbeddingVector], shape: _Shape
+    parts: list[Passage], vectors: list[EncoderOutput], shape: _Shape
 ) -> encoding_pb2.Embedding:
     values = [_scale(vector, shape) for vector in vectors]
     lengths = [len(part.tokens) for part in parts]
@@ -151,7 +151,7 @@ def _to_embedding(
 
 
 def _to_windows(
-    parts: list[Passage], vectors: list[EmbeddingVector], shape: _Shape, prompt_length: int
+    parts: list[Passage], vectors: list[EncoderOutput], shape: _Shape, prompt_length: int
 ) -> list[encoding_pb2.EmbeddingWindow]:
     messages = []
     for part, vector in zip(parts, vectors, strict=True):

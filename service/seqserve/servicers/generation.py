@@ -40,8 +40,8 @@ from seqserve.servicers.suppression import suppress
 from seqserve.servicers.target_prefix import begin_with_prefix
 from seqserve.servicers.target_texts import tokenize_targets
 from seqserve.task_record import Task
+from seqserve.text_stream import TextStream
 from seqserve.time_limit import overdue_message
-from seqserve.tokenizer import TextStream
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
 
 

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.offloading import off_loop
@@ -152,7 +152,7 @@ def _check_size(
 def _to_result(
     model: ServedModel,
     passage: Passage,
-    answer: EmbeddingVector,
+    answer: EncoderOutput,
     targets: NDArray[np.int64] | None,
     *,
     count: int,

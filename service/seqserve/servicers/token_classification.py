@@ -8,7 +8,7 @@ from seqserve.config import ServerConfig
 from seqserve.entity import Entity, EntityFinder, Strategy, keep_longest, to_group
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting, add_windows, resolve_cutting
 from seqserve.servicers.offloading import off_loop
@@ -129,7 +129,7 @@ def _resolve_cutting(
 def _to_result(
     text: str,
     passages: list[Passage],
-    vectors: list[EmbeddingVector],
+    vectors: list[EncoderOutput],
     finder: EntityFinder,
     ignored: frozenset[str],
 ) -> encoding_pb2.TokenClassification:

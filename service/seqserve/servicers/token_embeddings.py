@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.task_record import EmbeddingRecord
 from seqserve.v1 import encoding_pb2, model_pb2
@@ -34,7 +34,7 @@ def check_token_embeddings(
 
 
 def to_token_embeddings(
-    model: ServedModel, passage: Passage, answer: EmbeddingVector, prompt_length: int
+    model: ServedModel, passage: Passage, answer: EncoderOutput, prompt_length: int
 ) -> Iterator[encoding_pb2.TokenEmbedding]:
     """The tokens of a passage with their states [S, M]."""
     assert answer.states is not None

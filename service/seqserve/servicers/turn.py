@@ -13,7 +13,7 @@ import grpc
 
 from seqserve.config import ServerConfig
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector, Priority, Sequence, Timing
+from seqserve.sequence import EncoderOutput, Priority, Sequence, Timing
 from seqserve.served_model import ServedModel
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
@@ -43,7 +43,7 @@ def take_turn(
 
 async def predict(
     model: ServedModel, passages: Iterable[Passage], turn: Turn, *, returns_states: bool = False
-) -> list[EmbeddingVector]:
+) -> list[EncoderOutput]:
     """Runs passages through a model; the answers are in their order."""
     loop, now = asyncio.get_running_loop(), time.monotonic()
     record = model.manifest.prediction
@@ -62,15 +62,15 @@ async def predict(
         )
         for passage in passages
     ]
-    answers: list[EmbeddingVector] = []
+    answers: list[EncoderOutput] = []
     for answer in await run(model, sequences):
-        assert isinstance(answer, EmbeddingVector)
+        assert isinstance(answer, EncoderOutput)
         model.metrics.observe_answer(answer.timing, 0)
         answers.append(answer)
     return answers
 
 
-def slowest(answers: Iterable[EmbeddingVector]) -> Timing:
+def slowest(answers: Iterable[EncoderOutput]) -> Timing:
     """The timing of the answer that took longest."""
     return max(
         (answer.timing for answer in answers),
