@@ -66,6 +66,9 @@ class FakeServer(
         """When each call came in, on the monotonic clock."""
         self.refusals: list[Refusal] = []
         """Answered first, one a call."""
+        self.models = list(MODELS)
+        self.sparse: encoding_pb2.SparseVector | None = None
+        """Every embedding, instead of a dense one, if set."""
         self.hold: threading.Event | None = None
         """Unary generation and streams wait for it, if set."""
         self.cancelled = threading.Event()
@@ -138,7 +141,8 @@ class FakeServer(
         return encoding_pb2.EmbedResponse(
             embeddings=[
                 encoding_pb2.Embedding(
-                    values=[len(text), 1.0],
+                    values=[] if self.sparse else [len(text), 1.0],
+                    sparse=self.sparse,
                     token_count=len(text),
                     truncated_token_count=3 if text == "long" else 0,
                 )
@@ -263,7 +267,7 @@ class FakeServer(
     def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One of each kind."""
         self._receive(request, context)
-        return model_pb2.ListModelsResponse(models=MODELS)
+        return model_pb2.ListModelsResponse(models=self.models)
 
     def GetModel(self, request: Any, context: Any) -> Any:  # noqa: N802
         """The first."""

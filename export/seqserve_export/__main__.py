@@ -16,7 +16,7 @@ from seqserve_export.errors import ExportError
 from seqserve_export.exporter import export_model, plan_export
 from seqserve_export.hub import find_source
 from seqserve_export.phase import OnPhase, Phase
-from seqserve_export.pooling import POOLING_MODES, PoolingMode
+from seqserve_export.pooling import POOLING_MODES, SPARSE_POOLINGS, PoolingChoice
 from seqserve_export.precision import DTYPES, Dtype
 from seqserve_export.report import print_plan, print_report
 
@@ -47,9 +47,10 @@ from seqserve_export.report import print_plan, print_report
 )
 @click.option(
     "--pooling",
-    type=click.Choice(POOLING_MODES),
+    type=click.Choice([*POOLING_MODES, *SPARSE_POOLINGS]),
     help="How token states become one embedding, for an encoder whose folder does not say it; "
-    "by default their mean.",
+    "by default their mean. splade_max and splade_sum make sparse embeddings of the logits of a "
+    "masked language model.",
 )
 @click.option("--revision", help="Of a hub id: branch, tag or commit.")
 @click.option("--dry-run", is_flag=True, help="Read the checkpoint and say what would be done.")
@@ -62,7 +63,7 @@ def main(
     calibration: Path | None,
     force: bool,
     allow_pickle: bool,
-    pooling: PoolingMode | None,
+    pooling: PoolingChoice | None,
     revision: str | None,
     dry_run: bool,
 ) -> None:

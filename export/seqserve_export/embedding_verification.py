@@ -7,7 +7,7 @@ import torch
 
 from seqserve_export.graphs import EmbedGraph
 from seqserve_export.onnx_runner import Floats, SourceRunner
-from seqserve_export.pooling import Pooling, normalize
+from seqserve_export.pooling import normalize
 from seqserve_export.precision import TOLERANCES, Dtype
 from seqserve_export.source import EmbeddingSource
 from seqserve_export.verification import (
@@ -32,7 +32,7 @@ class EmbeddingVerifier:
     def __init__(self, source: EmbeddingSource, embed_path: Path, dtype: Dtype = "fp32") -> None:
         self._source = source
         self._tolerances = TOLERANCES[dtype]
-        self._graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
+        self._graph = EmbedGraph(source.model, source.pooler, source.projection)
         self._graph.eval()
         self._runner = SourceRunner(embed_path, source.model.config.vocabulary_size - 1)
         self._generator = np.random.default_rng(SEED)

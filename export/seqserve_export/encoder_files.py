@@ -50,6 +50,26 @@ def read_max_source_length(folder: Path, config: EncoderConfig) -> int:
     return limit
 
 
+def check_transformer_task(folder: Path, *tasks: str) -> None:
+    """Checks what a module Transformer is for: embedding, if its folder does not say.
+
+    Args:
+        folder: Of the module.
+        tasks: What it may be for.
+
+    Raises:
+        UnsupportedError: It is for something else.
+        CheckpointError: Its file is malformed.
+    """
+    path = folder / SENTENCE_CONFIG_FILE
+    task = _read_optional(path).get("transformer_task") or "feature-extraction"
+    if task not in tasks:
+        raise UnsupportedError(
+            f'"transformer_task" {task!r} ({path}) is not supported beside these modules; '
+            f"supported is {', '.join(map(repr, tasks))}"
+        )
+
+
 def check_sentence_settings(folder: Path) -> dict[str, Any]:
     """Checks what ``sentence-transformers`` would do to all embeddings of a model.
 

@@ -22,7 +22,6 @@ from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
 from seqserve_export.graphs import EmbedGraph
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
-from seqserve_export.pooling import Pooling
 from seqserve_export.precision import Reduction, copy_in_precision
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.prediction_verification import PredictionVerifier
@@ -40,7 +39,7 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
     reduction, calibrated_on = _reduce(source, order)
     order.on_phase(Phase.EXPORT)
     source.tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
-    graph = EmbedGraph(reduction.model, Pooling(*source.pooling), source.projection)
+    graph = EmbedGraph(reduction.model, source.pooler, source.projection)
     path = write_graph(graph, order.folder, "embed", WeightFile(order.folder))
     order.on_phase(Phase.VERIFY_GRAPHS)
     return Filling(
@@ -53,11 +52,12 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
         embedding=EmbeddingRecord(
             embed_graph=path.name,
             embedding_size=source.embedding_size,
-            pooling="+".join(source.pooling),
+            pooling=source.pooling_name,
             normalize=source.is_normalized,
             token_embedding_size=source.model.config.model_size,
             prompts=source.prompts.texts,
             default_prompt_name=source.prompts.default,
+            sparse=source.sparse_record,
         ),
     )
 

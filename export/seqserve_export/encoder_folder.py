@@ -36,7 +36,7 @@ from seqserve_export.errors import UnsupportedError
 from seqserve_export.families import find_family, read_encoder, to_encoder_config
 from seqserve_export.json_file import read_json_object
 from seqserve_export.onnx_folder import find_graph_task, find_graphs, read_onnx_weights
-from seqserve_export.pooling import PoolingMode
+from seqserve_export.pooling import PoolingMode, SparsePooling
 from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.prediction_record import read_prediction_record
 from seqserve_export.samples import SAMPLES
@@ -46,6 +46,7 @@ from seqserve_export.source import (
     check_source_length,
     check_vocabulary,
 )
+from seqserve_export.sparse_head import SparseActivation, SparseHead
 from seqserve_export.tokenization.folder_tokenizers import read_folder_tokenizers
 from seqserve_export.tokenization.tokenizer_verification import verify_tokenizers
 from seqserve_export.transformers_reference import (
@@ -105,6 +106,21 @@ class EncoderFolder:
         cases = compute_reference(self._plan(Task.EMBED, None))
         model, _ = read_encoder(self.config, self._read_weights())
         return model, compare_reference(cases, model, self._original)
+
+    def read_sparse_embedder(
+        self, pooling: SparsePooling, activation: SparseActivation
+    ) -> tuple[EncoderModel, SparseHead, VerificationRecord]:
+        """Reads the encoder with its head over the vocabulary, compared with the original.
+
+        Raises:
+            CheckpointError: The weights do not fit the configuration.
+            VerificationError: The two models differ.
+        """
+        cases = compute_reference(self._plan(Task.FILL_MASK, None))
+        model, head = read_encoder(self.config, self._read_weights(), Task.FILL_MASK)
+        assert head is not None
+        check = compare_reference(cases, PredictGraph(model, head), self._original)
+        return model, SparseHead(head, pooling, activation), check
 
     def read_predictor(
         self, task: Task, record: PredictionRecord, notes: tuple[str, ...] = ()

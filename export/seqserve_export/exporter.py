@@ -16,7 +16,7 @@ from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_filling import fill_generation
 from seqserve_export.model_folder import building, check_absent, check_name, check_version, to_name
 from seqserve_export.phase import OnPhase, Phase
-from seqserve_export.pooling import PoolingMode
+from seqserve_export.pooling import PoolingChoice
 from seqserve_export.precision import Dtype
 from seqserve_export.source import EmbeddingSource, GenerationSource, PredictionSource, Source
 from seqserve_export.source_folder import read_source_folder
@@ -68,7 +68,7 @@ def plan_export(
     dtype: Dtype = "fp32",
     is_replacing: bool = False,
     is_pickle_allowed: bool = False,
-    pooling: PoolingMode | None = None,
+    pooling: PoolingChoice | None = None,
 ) -> tuple[Source, Plan]:
     """Reads and maps a checkpoint, and writes nothing.
 
@@ -80,7 +80,8 @@ def plan_export(
         dtype: The number format to serve in.
         is_replacing: Whether an existing version would be replaced or refused.
         is_pickle_allowed: Whether weights may come from a pickle.
-        pooling: How an encoder is pooled whose folder does not say it; None means the mean.
+        pooling: How an encoder is pooled whose folder does not say it; None means the mean. A
+            sparse way makes an embedder of a masked language model.
 
     Raises:
         ExportError: The checkpoint cannot be read or served, or the version exists.
@@ -117,7 +118,7 @@ def export_model(
     calibration_texts: Sequence[str] = (),
     is_replacing: bool = False,
     is_pickle_allowed: bool = False,
-    pooling: PoolingMode | None = None,
+    pooling: PoolingChoice | None = None,
     on_phase: OnPhase = lambda phase: None,
 ) -> Report:
     """Exports a checkpoint and verifies the graphs; only then the store is changed.
@@ -192,7 +193,7 @@ def _count_parameters(source: Source) -> int:
     if isinstance(source, PredictionSource):
         modules.append(source.head)
     elif isinstance(source, EmbeddingSource):
-        modules.append(source.projection)
+        modules += [source.pooler, source.projection]
     # As a set: an output layer may share the weight of the embedding.
     return sum(weight.numel() for weight in {w for m in modules for w in m.parameters()})
 

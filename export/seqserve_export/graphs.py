@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from seqserve.session import cache_names
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.pooling import Pooling
+from seqserve_export.sparse_head import SparseHead
 from seqserve_export.transformer import Cache, Transformer
 
 
@@ -125,7 +126,10 @@ class EmbedGraph(nn.Module):
     """``input_ids, source_lengths -> sentence_embedding, last_hidden_state``."""
 
     def __init__(
-        self, model: EncoderModel, pooling: Pooling, projection: nn.Sequential | None = None
+        self,
+        model: EncoderModel,
+        pooling: Pooling | SparseHead,
+        projection: nn.Sequential | None = None,
     ) -> None:
         super().__init__()
         self.model = model
@@ -143,8 +147,8 @@ class EmbedGraph(nn.Module):
     def forward(self, input_ids: Tensor, source_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Embeds input_ids [B, S] with source_lengths [B]: embeddings [B, E], states [B, S, M].
 
-        E is M, or what pooling and projection make of it. The embeddings are not normalized: a
-        request may ask for either.
+        E is M, or what pooling and projection make of it; of sparse embeddings, the size of the
+        vocabulary. The embeddings are not normalized: a request may ask for either.
         """
         states = self.model(input_ids, source_lengths)
         return self.projection(self.pooling(states, source_lengths)), states

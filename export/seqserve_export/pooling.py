@@ -16,6 +16,14 @@ PoolingMode = Literal["mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmea
 
 POOLING_MODES: tuple[PoolingMode, ...] = get_args(PoolingMode)
 
+SparsePooling = Literal["splade_max", "splade_sum"]
+"""How weights of positions become a sparse embedding, see :mod:`seqserve_export.sparse_head`."""
+
+SPARSE_POOLINGS: tuple[SparsePooling, ...] = get_args(SparsePooling)
+
+PoolingChoice = PoolingMode | SparsePooling
+"""What a folder that says nothing of it can be exported with."""
+
 
 class Pooling(nn.Module):
     """Makes one vector of the valid positions of a source; of several modes, one after another.
@@ -53,22 +61,22 @@ def _pool(mode: PoolingMode, states: Tensor, lengths: Tensor) -> Tensor:
         case "cls":
             return states[:, 0]
         case "lasttoken":
-            return _at_end(states, lengths)
+            return at_end(states, lengths)
         case "max":
             positions = torch.arange(states.shape[1], device=states.device)
             is_padding = (positions >= lengths[:, None])[..., None]  # [B, S, 1]
             return states.masked_fill(is_padding, -torch.inf).amax(dim=1)
         case "weightedmean":
             weights = torch.arange(1, states.shape[1] + 1, device=states.device).to(states.dtype)
-            total = _at_end(torch.cumsum(states * weights[:, None], dim=1), lengths)
+            total = at_end(torch.cumsum(states * weights[:, None], dim=1), lengths)
             return total / (counts * (counts + 1) / 2)
         case "mean_sqrt_len_tokens":
-            return _at_end(torch.cumsum(states, dim=1), lengths) / counts.sqrt()
+            return at_end(torch.cumsum(states, dim=1), lengths) / counts.sqrt()
         case "mean":
-            return _at_end(torch.cumsum(states, dim=1), lengths) / counts
+            return at_end(torch.cumsum(states, dim=1), lengths) / counts
 
 
-def _at_end(states: Tensor, lengths: Tensor) -> Tensor:
+def at_end(states: Tensor, lengths: Tensor) -> Tensor:
     """The state at the last valid position of each row: [B, S, M] -> [B, M]."""
     last = (lengths.long() - 1)[:, None, None].expand(-1, 1, states.shape[2])  # [B, 1, M]
     return states.gather(1, last)[:, 0]

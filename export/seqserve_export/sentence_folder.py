@@ -21,7 +21,11 @@ from typing import Any
 
 from torch import nn
 
-from seqserve_export.encoder_files import check_sentence_settings, read_prompts
+from seqserve_export.encoder_files import (
+    check_sentence_settings,
+    check_transformer_task,
+    read_prompts,
+)
 from seqserve_export.encoder_folder import EncoderFolder
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json, read_json_object
@@ -57,6 +61,7 @@ def read_sentence_folder(folder: Path, *, is_pickle_allowed: bool) -> EmbeddingS
     kinds = [kind for kind, _ in modules]
     _check_kinds(kinds)
     check_sentence_settings(folder)
+    check_transformer_task(modules[0][1], "feature-extraction")
     if kinds[-1] == "Normalize":
         check_plain("Normalize", modules[-1][1] / "config.json")
     modes = _read_pooling(modules[1][1] / "config.json")
@@ -114,7 +119,8 @@ def _check_kinds(kinds: list[str]) -> None:
     for kind in kinds:
         if kind not in _KINDS:
             raise UnsupportedError(
-                f"module {kind} is not supported; supported are {', '.join(_KINDS)}"
+                f"module {kind} is not supported; supported are {', '.join(_KINDS)}, and "
+                "MLMTransformer with SpladePooling"
             )
     middle = kinds[2:-1] if kinds[-1:] == ["Normalize"] else kinds[2:]
     if kinds[:2] != ["Transformer", "Pooling"] or not set(middle) <= {"Dense", "LayerNorm"}:

@@ -12,6 +12,7 @@ from seqserve.task_record import (
     LanguageRecord,
     MaskFillingRecord,
     PredictionRecord,
+    SparseRecord,
     Task,
 )
 from seqserve_export.checkpoint import GenerationConfig
@@ -20,7 +21,8 @@ from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError
 from seqserve_export.generation_reference import ReferenceCase
 from seqserve_export.heads import Head
-from seqserve_export.pooling import PoolingMode
+from seqserve_export.pooling import Pooling, PoolingMode
+from seqserve_export.sparse_head import SparseHead
 from seqserve_export.tokenization.folder_tokenizers import FolderTokenizer
 from seqserve_export.transformer import Transformer
 
@@ -126,7 +128,8 @@ class EmbeddingSource:
     name: str
     family: str
     model: EncoderModel
-    pooling: tuple[PoolingMode, ...]
+    pooling: tuple[PoolingMode, ...] | SparseHead
+    """Modes, or what makes sparse embeddings."""
     projection: nn.Sequential
     """What follows pooling; often nothing."""
     embedding_size: int
@@ -140,6 +143,8 @@ class EmbeddingSource:
     checks: tuple[VerificationRecord, ...]
     """How tokenizer and model were compared with those of ``transformers``."""
     prompts: Prompts = dataclasses.field(default_factory=Prompts)
+    max_active_dims: int | None = None
+    """Default limit of weights of sparse embeddings; None is no limit."""
     notes: tuple[str, ...] = ()
     """What was decided for want of a statement in the folder."""
 
@@ -150,6 +155,27 @@ class EmbeddingSource:
             CheckpointError: They do not.
         """
         check_encoder(self.model, self.tokenizer, self.max_source_length)
+
+    @property
+    def pooler(self) -> Pooling | SparseHead:
+        """What makes one vector of the states of a source."""
+        return self.pooling if isinstance(self.pooling, SparseHead) else Pooling(*self.pooling)
+
+    @property
+    def pooling_name(self) -> str:
+        """Its name in manifests."""
+        if isinstance(self.pooling, SparseHead):
+            return self.pooling.mode
+        return "+".join(self.pooling)
+
+    @property
+    def sparse_record(self) -> SparseRecord | None:
+        """What a manifest says of sparse embeddings; None of dense ones."""
+        if not isinstance(self.pooling, SparseHead):
+            return None
+        return SparseRecord(
+            activation=self.pooling.activation, max_active_dims=self.max_active_dims
+        )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

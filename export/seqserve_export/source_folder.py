@@ -19,21 +19,27 @@ from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import ENCODER_FAMILIES
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.json_file import read_json_object
-from seqserve_export.pooling import PoolingMode
+from seqserve_export.pooling import PoolingChoice
 from seqserve_export.sentence_folder import MODULES_FILE, read_modules, read_sentence_folder
-from seqserve_export.source import GenerationSource, Source
+from seqserve_export.source import EmbeddingSource, GenerationSource, PredictionSource, Source
+from seqserve_export.sparse_folder import (
+    SPLADE_POOLING,
+    read_masked_language_folder,
+    read_sparse_folder,
+)
 from seqserve_export.tokenizer_file import read_tokenizer
 
 
 def read_source_folder(
-    folder: Path, *, is_pickle_allowed: bool, pooling: PoolingMode | None = None
+    folder: Path, *, is_pickle_allowed: bool, pooling: PoolingChoice | None = None
 ) -> Source:
     """Reads a checkpoint folder of any supported kind.
 
     Args:
         folder: The checkpoint.
         is_pickle_allowed: Whether weights may come from a pickle.
-        pooling: How a bare encoder is pooled; refused where the folder says it.
+        pooling: How a bare encoder is pooled, or the logits of a masked language model; refused
+            where the folder says it.
 
     Raises:
         UnsupportedError: The folder is of no supported kind, or uses what is not supported.
@@ -43,13 +49,14 @@ def read_source_folder(
         raise CheckpointError(f"{folder} is not a folder")
     if (folder / MODULES_FILE).is_file():
         modules = read_modules(folder)
-        if [kind for kind, _ in modules] != ["Transformer"]:
-            _check_no_pooling(folder, pooling)
-            return read_sentence_folder(folder, is_pickle_allowed=is_pickle_allowed)
-        # A cross-encoder, which pools in its head.
-        return read_encoder_folder(
-            modules[0][1], is_pickle_allowed=is_pickle_allowed, pooling=pooling
-        )
+        kinds = [kind for kind, _ in modules]
+        if kinds == ["Transformer"]:
+            # A cross-encoder, which pools in its head.
+            return _read_encoder(modules[0][1], pooling, is_pickle_allowed=is_pickle_allowed)
+        _check_no_pooling(folder, pooling)
+        if SPLADE_POOLING in kinds:
+            return read_sparse_folder(folder, modules, is_pickle_allowed=is_pickle_allowed)
+        return read_sentence_folder(folder, is_pickle_allowed=is_pickle_allowed)
     supported = (
         f'supported are folders with "format": "{FORMAT}" in {CONFIG_FILE}, Hugging Face folders '
         "of encoder-decoders of the families "
@@ -64,7 +71,7 @@ def read_source_folder(
         )
     config = read_json_object(folder / CONFIG_FILE)
     if "format" not in config and config.get("model_type") in ENCODER_FAMILIES:
-        return read_encoder_folder(folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
+        return _read_encoder(folder, pooling, is_pickle_allowed=is_pickle_allowed)
     if config.get("format") == FORMAT:
         _check_no_pooling(folder, pooling)
         return _read_transformer_folder(folder)
@@ -77,7 +84,16 @@ def read_source_folder(
     raise UnsupportedError(f"{folder} has {found}; {supported}")
 
 
-def _check_no_pooling(folder: Path, pooling: PoolingMode | None) -> None:
+def _read_encoder(
+    folder: Path, pooling: PoolingChoice | None, *, is_pickle_allowed: bool
+) -> EmbeddingSource | PredictionSource:
+    match pooling:
+        case "splade_max" | "splade_sum":
+            return read_masked_language_folder(folder, pooling, is_pickle_allowed=is_pickle_allowed)
+    return read_encoder_folder(folder, is_pickle_allowed=is_pickle_allowed, pooling=pooling)
+
+
+def _check_no_pooling(folder: Path, pooling: PoolingChoice | None) -> None:
     if pooling is not None:
         raise UnsupportedError(
             f"pooling {pooling!r} cannot be chosen for {folder}; it can for a bare encoder, a "

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from seqserve.cache_budget import CacheResize
 from seqserve.search_state import Candidate
 from seqserve.sequence import EncoderOutput, Sequence, Timing
+from seqserve.sparse_vector import SparseVector
 
 Phase = Literal["encode", "decode", "embed"]
 
@@ -53,20 +54,25 @@ class Batch:
 class EmbeddingWithStates(NamedTuple):
     """An embedding, and the states of the tokens it was made of."""
 
-    values: NDArray[np.float32]
+    vector: NDArray[np.float32] | SparseVector
     states: NDArray[np.float32]
     """[S, M]."""
 
 
-Outcome = list[Candidate] | NDArray[np.float32] | EmbeddingWithStates | Exception | None
+Outcome = (
+    list[Candidate] | NDArray[np.float32] | SparseVector | EmbeddingWithStates | Exception | None
+)
 """What the engine returns for one sequence: candidates (decode), a vector or logits, perhaps with
 states (embed), nothing (encode), or the fault of this sequence alone."""
 
 
 def to_encoder_output(
-    outcome: NDArray[np.float32] | EmbeddingWithStates, timing: Timing
+    outcome: NDArray[np.float32] | SparseVector | EmbeddingWithStates, timing: Timing
 ) -> EncoderOutput:
     """The answer to a sequence that was embedded or predicted for."""
+    states = None
     if isinstance(outcome, EmbeddingWithStates):
-        return EncoderOutput(outcome.values, timing, outcome.states)
-    return EncoderOutput(outcome, timing)
+        outcome, states = outcome
+    if isinstance(outcome, SparseVector):
+        return EncoderOutput(outcome.values, timing, states, outcome.indices)
+    return EncoderOutput(outcome, timing, states)

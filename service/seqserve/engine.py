@@ -18,6 +18,7 @@ from seqserve.manifest import Manifest
 from seqserve.search_state import SearchState
 from seqserve.session import BoundStep, input_dtype, pad
 from seqserve.shared_sessions import SharedSessions
+from seqserve.sparse_vector import SparseVector
 
 
 class Engine(Protocol):
@@ -137,7 +138,10 @@ class EmbeddingEngine:
 
     first_phase: Phase = "embed"
 
-    def __init__(self, sessions: SharedSessions, lane: int = 0) -> None:
+    def __init__(self, sessions: SharedSessions, manifest: Manifest, lane: int = 0) -> None:
+        record = manifest.embedding
+        assert record is not None
+        self._is_sparse = record.sparse is not None
         sessions.check_names(
             ["input_ids", "source_lengths"], ["sentence_embedding", "last_hidden_state"]
         )
@@ -145,7 +149,7 @@ class EmbeddingEngine:
         self._lane = lane
 
     def run(self, batch: Batch) -> list[Outcome]:
-        """Embeds a batch; the vectors are as the graph returns them."""
+        """Embeds a batch; the vectors are as the graph returns them, without zeros if sparse."""
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
         names = ["sentence_embedding"]
         if any(sequence.returns_states for sequence in batch.sequences):
@@ -156,9 +160,10 @@ class EmbeddingEngine:
         outcomes: list[Outcome] = []
         for index, sequence in enumerate(batch.sequences):
             # Copies, or one slow reader would keep the whole batch.
-            vector = vectors[index].copy()
+            row = vectors[index]
+            vector = SparseVector.from_dense(row) if self._is_sparse else row.copy()
             outcome: Outcome = vector
-            is_finite = np.isfinite(vector).all()
+            is_finite = np.isfinite(row).all()
             if sequence.returns_states:
                 rows = states[0][index, : sequence.source_length].copy()  # [S, M]
                 outcome = EmbeddingWithStates(vector, rows)

@@ -55,10 +55,12 @@ class EncoderOutput:
 
     values: NDArray[np.float32]
     """As the graph returns it: an embedding [M], not normalised, or the logits of a text [V], of
-    its tokens [S, V] or of its N masks [N, V]."""
+    its tokens [S, V] or of its N masks [N, V]; of a sparse embedding, what is above zero."""
     timing: Timing
     states: NDArray[np.float32] | None = None
     """Those of the tokens, [S, M], where the sequence returns them."""
+    indices: NDArray[np.int32] | None = None
+    """Where the values of a sparse embedding stand, ascending; None of dense ones and of logits."""
 
 
 Answer = Generation | EncoderOutput

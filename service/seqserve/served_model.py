@@ -167,7 +167,7 @@ def _open_encoder_engines(
         device=config.device,
     )
     if manifest.embedding is not None:
-        return [EmbeddingEngine(sessions, lane) for lane in range(num_lanes)]
+        return [EmbeddingEngine(sessions, manifest, lane) for lane in range(num_lanes)]
     return [PredictionEngine(sessions, manifest, lane) for lane in range(num_lanes)]
 
 

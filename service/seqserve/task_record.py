@@ -164,13 +164,27 @@ class GenerationRecord(Record):
         return self
 
 
+SPARSE_POOLINGS = ("splade_max", "splade_sum")
+"""How weights of tokens become a sparse embedding: the largest of each entry, or their sum."""
+
+
+class SparseRecord(Record):
+    """What makes an embedding a sparse one, a weight for each entry of the vocabulary."""
+
+    activation: Literal["relu", "log1p_relu"]
+    """What makes weights of logits: log(1 + relu(x)), or the log(1 + x) of that."""
+    max_active_dims: Count | None = None
+    """Default limit of weights of an embedding, the largest being kept; None is no limit."""
+
+
 class EmbeddingRecord(Record):
     """How to embed with an encoder-only model."""
 
     embed_graph: FileName
     embedding_size: Count
     pooling: Annotated[str, pydantic.Field(pattern=r"^[a-z_]+(\+[a-z_]+)*$")]
-    """How states become one vector: "mean", "cls", ...; several modes are joined by "+"."""
+    """How states become one vector: "mean", "cls", ...; several modes are joined by "+"; or one of
+    the sparse ways."""
     normalize: bool
     """Whether the model is meant to be used with embeddings of length 1."""
     token_embedding_size: Count | None = None
@@ -179,11 +193,17 @@ class EmbeddingRecord(Record):
     """Texts that requests may have put before inputs, by name."""
     default_prompt_name: str | None = None
     """The prompt of requests that name none; None is no prompt."""
+    sparse: SparseRecord | None = None
+    """None for embeddings that are dense."""
 
     @pydantic.model_validator(mode="after")
-    def _check_prompts(self) -> Self:
+    def _check_parts(self) -> Self:
         if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
             raise ValueError(f"default prompt {self.default_prompt_name!r} is not among prompts")
+        if (self.sparse is not None) != (self.pooling in SPARSE_POOLINGS):
+            raise ValueError(
+                f"{' or '.join(SPARSE_POOLINGS)} and section sparse must come together"
+            )
         return self
 
 

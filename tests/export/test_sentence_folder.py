@@ -19,7 +19,7 @@ from seqserve_export.errors import CheckpointError, ExportError, UnsupportedErro
 from seqserve_export.exporter import export_model
 from seqserve_export.graphs import EmbedGraph
 from seqserve_export.onnx_runner import Floats, SourceRunner
-from seqserve_export.pooling import POOLING_MODES, Pooling
+from seqserve_export.pooling import POOLING_MODES
 from seqserve_export.samples import SAMPLES
 from seqserve_export.sentence_folder import read_sentence_folder
 from seqserve_export.source import EmbeddingSource
@@ -80,6 +80,7 @@ def test_manifest_describes_the_model(minilm: Path) -> None:
         "token_embedding_size": 384,
         "prompts": {},
         "default_prompt_name": None,
+        "sparse": None,
     }
     assert set(manifest.files) == {"embed.onnx", "weights.data", "tokenizer.json"}
 
@@ -133,7 +134,7 @@ def _save_modules(folder: Path, saved: Path, *following: Any) -> SentenceTransfo
 
 
 def _embed_eagerly(source: EmbeddingSource, texts: tuple[str, ...]) -> Floats:
-    graph = EmbedGraph(source.model, Pooling(*source.pooling), source.projection)
+    graph = EmbedGraph(source.model, source.pooler, source.projection)
     sources = tokenize_samples(source.tokenizer, texts, source.max_source_length)
     with torch_reference():
         return np.concatenate([to_floats(graph(*make_row(tokens))[0]) for tokens in sources])

@@ -10,6 +10,7 @@ import pytest
 from fakes import make_sequence
 from seqserve.batch import Batch, Outcome
 from seqserve.engine import EmbeddingEngine
+from seqserve.manifest import read_manifest
 from seqserve.shared_sessions import SharedSessions
 from seqserve.v1 import encoding_pb2
 from serving import MakeServer, RunningServer
@@ -38,7 +39,8 @@ async def test_embedding_is_the_same_alone_and_in_any_batch(serving: MakeServer)
 def test_vector_keeps_no_others(store: Path) -> None:
     """It is no view of those of its batch, which a slow reader would keep in memory."""
     folder = store / "sentence" / "1"
-    engine = EmbeddingEngine(SharedSessions(folder / "embed.onnx", num_threads=1))
+    sessions = SharedSessions(folder / "embed.onnx", num_threads=1)
+    engine = EmbeddingEngine(sessions, read_manifest(folder))
     batch = Batch("embed", [make_sequence(tokens, is_embedded=True) for tokens in ([5], [6, 7])])
     for vector in engine.run(batch):
         assert isinstance(vector, np.ndarray)

@@ -47,3 +47,27 @@ def test_embeddings_are_an_array_with_counts_and_times() -> None:
     assert embeddings.token_counts == (5, 8)
     assert embeddings.truncated_token_counts == (0, 2)
     assert embeddings.timings == (Timing(0.001, 3.0, 0.0), Timing(0.0, 0.0, 0.0))
+
+
+def test_sparse_embeddings_are_arrays_of_their_own() -> None:
+    """A vector for each text, even without weights; dense ones have none."""
+    vector = encoding_pb2.SparseVector(indices=[1, 3], values=[0.5, 2.0], tokens=["a", "b"])
+    window = encoding_pb2.EmbeddingWindow(sparse=vector)
+    embeddings = to_embeddings(
+        encoding_pb2.EmbedResponse(
+            embeddings=[
+                encoding_pb2.Embedding(sparse=vector, windows=[window]),
+                encoding_pb2.Embedding(sparse=encoding_pb2.SparseVector()),
+            ]
+        )
+    )
+    first, second = embeddings.sparse
+    assert first.to_dense(5).tolist() == [0.0, 0.5, 0.0, 2.0, 0.0]
+    assert first.tokens == ("a", "b")
+    assert second.to_dense(5).tolist() == [0.0] * 5
+    assert embeddings.vectors.shape == (2, 0)
+    ((part,), ()) = embeddings.windows
+    assert part.sparse is not None
+    assert part.sparse.indices.tolist() == [1, 3]
+    dense = encoding_pb2.EmbedResponse(embeddings=[encoding_pb2.Embedding(values=[1.0])])
+    assert to_embeddings(dense).sparse == ()

@@ -24,6 +24,7 @@ from seqserve.task_record import (
     MaskFillingRecord,
     PredictionRecord,
     RerankingRecord,
+    SparseRecord,
     Task,
     TokenClassificationRecord,
 )
@@ -92,6 +93,21 @@ def test_embedding_manifest_survives_the_round_trip(tmp_path: Path) -> None:
     write_manifest(manifest, tmp_path)
     assert read_manifest(tmp_path) == manifest
     assert manifest.file_names() == ["tokenizer.json", "encode.onnx"]
+
+
+@pytest.mark.parametrize(
+    ("pooling", "sparse"), [("splade_max", None), ("mean", SparseRecord(activation="relu"))]
+)
+def test_sparse_poolings_need_their_section(pooling: str, sparse: SparseRecord | None) -> None:
+    """And the section needs such a pooling."""
+    with pytest.raises(ValueError, match="splade_max or splade_sum and section sparse must come"):
+        EmbeddingRecord(
+            embed_graph="embed.onnx",
+            embedding_size=8,
+            pooling=pooling,
+            normalize=False,
+            sparse=sparse,
+        )
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Models and tokens, from arguments to requests and from replies to results."""
 
-from seqserve.client import EmbeddingSettings, GenerationSettings, ModelInfo, Token
+from seqserve.client import EmbeddingSettings, GenerationSettings, ModelInfo, SparseSettings, Token
 from seqserve.client.model_messages import detokenize_request, to_models, to_tokens
 from seqserve.v1 import model_pb2
 
@@ -91,3 +91,22 @@ def test_model_has_the_settings_of_its_task() -> None:
     )
     assert (second.tasks, second.generation) == (("embed",), None)
     assert second.embedding == EmbeddingSettings(embedding_size=3, pooling="mean", normalize=False)
+
+
+def test_sparse_models_say_so() -> None:
+    """With a limit of weights, or without one."""
+    messages = [
+        model_pb2.SparseSettings(activation="relu"),
+        model_pb2.SparseSettings(activation="log1p_relu", max_active_dims=8),
+    ]
+    settings = [
+        info.embedding.sparse
+        for info in to_models(
+            model_pb2.Model(embedding=model_pb2.EmbeddingSettings(sparse=one)) for one in messages
+        )
+        if info.embedding is not None
+    ]
+    assert settings == [
+        SparseSettings(activation="relu"),
+        SparseSettings(activation="log1p_relu", max_active_dims=8),
+    ]

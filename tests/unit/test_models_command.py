@@ -33,6 +33,7 @@ def test_models_lists_tasks_and_limits(server: FakeServer) -> None:
             "prompts": {},
             "default_prompt_name": "",
             "token_embedding_size": 0,
+            "sparse": None,
         },
     ]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from seqserve.servicers.embedding import scale
+from seqserve.servicers.embedding_shape import scale
 from seqserve.v1 import encoding_pb2
 
 

@@ -79,7 +79,7 @@ def test_embed_passes_options_on(server: FakeServer) -> None:
     arguments = ["--prompt-name", "", "--dimensions", "2", "--stride", "0"]
     assert run(server, "embed", "a", *arguments).exit_code == 0
     assert run(server, "embed", "a").exit_code == 0
-    first, second = server.requests
+    first, second = (one for one in server.requests if isinstance(one, encoding_pb2.EmbedRequest))
     assert (first.HasField("prompt_name"), first.dimensions) == (True, 2)
     assert first.HasField("stride")
     assert not second.HasField("prompt_name")

@@ -16,7 +16,7 @@ from seqserve.client.arguments import (
 )
 from seqserve.client.errors import CallError, read_details
 from seqserve.client.model_messages import to_token
-from seqserve.client.results import Embeddings, EmbeddingWindow, TokenEmbeddings
+from seqserve.client.results import Embeddings, EmbeddingWindow, SparseVector, TokenEmbeddings
 from seqserve.client.timing_messages import to_encoding_timing
 from seqserve.v1 import encoding_pb2
 
@@ -30,6 +30,8 @@ class EmbedOptions(TypedDict, total=False):
     stride: int
     return_windows: bool
     return_token_embeddings: bool
+    max_active_dims: int
+    return_tokens: bool
 
 
 def embed_request(
@@ -82,6 +84,7 @@ def to_embeddings(message: encoding_pb2.EmbedResponse) -> Embeddings:
         token_embeddings=tuple(map(_token_embeddings, items))
         if any(item.token_embeddings for item in items)
         else (),
+        sparse=tuple(_sparse(item.sparse) for item in items if item.HasField("sparse")),
     )
 
 
@@ -91,6 +94,15 @@ def _window(message: encoding_pb2.EmbeddingWindow) -> EmbeddingWindow:
         start_offset=message.start_offset,
         end_offset=message.end_offset,
         token_count=message.token_count,
+        sparse=_sparse(message.sparse) if message.HasField("sparse") else None,
+    )
+
+
+def _sparse(message: encoding_pb2.SparseVector) -> SparseVector:
+    return SparseVector(
+        indices=np.array(message.indices, np.int32),
+        values=np.array(message.values, np.float32),
+        tokens=tuple(message.tokens),
     )
 
 

@@ -5,7 +5,13 @@ from collections.abc import Sequence as Items
 
 from seqserve.client.arguments import as_texts
 from seqserve.client.head_messages import to_head_settings
-from seqserve.client.results import EmbeddingSettings, GenerationSettings, ModelInfo, Token
+from seqserve.client.results import (
+    EmbeddingSettings,
+    GenerationSettings,
+    ModelInfo,
+    SparseSettings,
+    Token,
+)
 from seqserve.v1 import model_pb2
 
 
@@ -105,4 +111,13 @@ def _embedding(message: model_pb2.EmbeddingSettings) -> EmbeddingSettings:
         prompts=dict(message.prompts),
         default_prompt_name=message.default_prompt_name,
         token_embedding_size=message.token_embedding_size,
+        sparse=_sparse(message.sparse) if message.HasField("sparse") else None,
+    )
+
+
+def _sparse(message: model_pb2.SparseSettings) -> SparseSettings:
+    has_limit = message.HasField("max_active_dims")
+    return SparseSettings(
+        activation=message.activation,
+        max_active_dims=message.max_active_dims if has_limit else None,
     )

@@ -131,15 +131,35 @@ class Token:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class SparseVector:
+    """A weight for each entry of the vocabulary: those above 0."""
+
+    indices: NDArray[np.int32]
+    """Ids of tokens, ascending, [N]."""
+    values: NDArray[np.float32]
+    """[N]"""
+    tokens: tuple[str, ...] = ()
+    """Entries of the vocabulary, N; empty when not asked for."""
+
+    def to_dense(self, size: int) -> NDArray[np.float32]:
+        """The vector with its zeros, [size]; ``embedding_size`` has room for all."""
+        dense = np.zeros(size, np.float32)
+        dense[self.indices] = self.values
+        return dense
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class EmbeddingWindow:
     """The embedding of a part of a text."""
 
     vector: NDArray[np.float32]
-    """[M]"""
+    """[M]; empty of sparse embeddings."""
     start_offset: int
     """First character, in code points."""
     end_offset: int
     token_count: int
+    sparse: SparseVector | None = None
+    """None of dense embeddings."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
@@ -156,7 +176,7 @@ class Embeddings:
     """The embeddings of the texts of one call, in their order."""
 
     vectors: NDArray[np.float32]
-    """[N, M]."""
+    """[N, M]; [N, 0] of sparse embeddings."""
     token_counts: tuple[int, ...]
     truncated_token_counts: tuple[int, ...]
     timings: tuple[Timing, ...]
@@ -164,6 +184,8 @@ class Embeddings:
     """Those of each text; empty when not asked for."""
     token_embeddings: tuple[TokenEmbeddings, ...] = ()
     """Those of each text; empty when not asked for."""
+    sparse: tuple[SparseVector, ...] = ()
+    """The vector of each text, N; empty of dense embeddings."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,6 +223,16 @@ class GenerationSettings:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SparseSettings:
+    """What a model returns whose embeddings are sparse."""
+
+    activation: str
+    """"relu" or "log1p_relu"."""
+    max_active_dims: int | None = None
+    """How many weights an embedding has at most when a request does not say; None for no limit."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingSettings:
     """What a model that embeds returns."""
 
@@ -214,6 +246,8 @@ class EmbeddingSettings:
     """The prompt of requests that name none; empty for none."""
     token_embedding_size: int = 0
     """0 for models that return no token embeddings."""
+    sparse: SparseSettings | None = None
+    """None for models whose embeddings are dense."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

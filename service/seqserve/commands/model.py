@@ -51,7 +51,8 @@ def _describe(info: ModelInfo) -> str:
             )
             details.append(f"{num_source or 'any'} to {num_target or 'any'} languages")
     if (embedding := info.embedding) is not None:
-        details.append(f"{embedding.embedding_size} numbers, pooling {embedding.pooling}")
+        numbers = "numbers" if embedding.sparse is None else "sparse weights"
+        details.append(f"{embedding.embedding_size} {numbers}, pooling {embedding.pooling}")
         if embedding.prompts:
             details.append(f"prompts {', '.join(sorted(embedding.prompts))}")
     details += _describe_head(info)

@@ -1,10 +1,6 @@
 """Embed: texts to passages, vectors to embeddings of the size and length that was asked for."""
 
-import dataclasses
 import itertools
-
-import numpy as np
-from numpy.typing import NDArray
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
@@ -12,6 +8,8 @@ from seqserve.passage import Passage
 from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import add_windows, resolve_cutting
+from seqserve.servicers.embedding_shape import EmbeddingShape, resolve_shape
+from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.passages import (
     Text,
     admitted_windows,
@@ -26,14 +24,6 @@ from seqserve.task_record import EmbeddingRecord
 from seqserve.v1 import encoding_pb2
 
 
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Shape:
-    """How vectors become embeddings."""
-
-    is_normalized: bool
-    dimensions: int
-
-
 async def embed(
     model: ServedModel, request: encoding_pb2.EmbedRequest, config: ServerConfig, turn: Turn
 ) -> list[encoding_pb2.Embedding]:
@@ -46,7 +36,7 @@ async def embed(
     record = model.manifest.embedding
     assert record is not None
     check_count(len(request.inputs), "inputs", config)
-    prompt, shape = resolve_prompt(request, record), _resolve_shape(request, record)
+    prompt, shape = resolve_prompt(request, record), resolve_shape(request, model)
     cutting = resolve_cutting(request)
     if request.HasField("stride"):
         cutting = add_windows(cutting, request.stride, model)
@@ -67,32 +57,13 @@ async def embed(
             answers = await predict(
                 model, passages, turn, returns_states=request.return_token_embeddings
             )
-    remaining = iter(answers)
-    embeddings = []
-    for parts in windows:
-        vectors = list(itertools.islice(remaining, len(parts)))
-        message = _to_embedding(parts, vectors, shape)
-        if request.return_windows:
-            message.windows.extend(_to_windows(parts, vectors, shape, len(prompt)))
-        if request.return_token_embeddings:
-            message.token_embeddings.extend(
-                to_token_embeddings(model, parts[0], vectors[0], len(prompt))
-            )
-        embeddings.append(message)
-    return embeddings
-
-
-def _resolve_shape(request: encoding_pb2.EmbedRequest, record: EmbeddingRecord) -> _Shape:
-    size = record.embedding_size
-    dimensions = request.dimensions if request.HasField("dimensions") else size
-    if not 1 <= dimensions <= size:
-        raise InvalidRequestError(
-            "dimensions",
-            f"`dimensions` must be at least 1 and at most {size}, the model's embedding_size, but "
-            f"is {dimensions}",
+        messages = await off_loop(
+            _count_weights(answers),
+            lambda: _to_embeddings(model, request, windows, answers, shape, len(prompt)),
         )
-    is_normalized = request.normalize if request.HasField("normalize") else record.normalize
-    return _Shape(is_normalized, dimensions)
+    if record.sparse is not None:
+        _check_size(messages, config)
+    return messages
 
 
 def _check_returns(request: encoding_pb2.EmbedRequest, record: EmbeddingRecord) -> None:
@@ -118,50 +89,60 @@ def _check_returns(request: encoding_pb2.EmbedRequest, record: EmbeddingRecord) 
         )
 
 
-def scale(
-    values: NDArray[np.floating], *, is_normalized: bool, dimensions: int | None = None
-) -> NDArray[np.float64]:
-    """The first numbers of a vector [M], scaled to length 1 if they are to be."""
-    kept = values[:dimensions].astype(np.float64)
-    if is_normalized:
-        # In float64, whose squares of float32 numbers neither overflow nor vanish. The same floor
-        # as torch.nn.functional.normalize: a zero vector stays zero.
-        kept /= max(float(np.linalg.norm(kept)), 1e-12)
-    return kept
-
-
-def _scale(vector: EncoderOutput, shape: _Shape) -> NDArray[np.float64]:
-    return scale(vector.values, is_normalized=shape.is_normalized, dimensions=shape.dimensions)
-
-
-def _to_embedding(
-    parts: list[Passage], vectors: list[EncoderOutput], shape: _Shape
-) -> encoding_pb2.Embedding:
-    values = [_scale(vector, shape) for vector in vectors]
-    lengths = [len(part.tokens) for part in parts]
-    if len(values) > 1:
-        mean = np.average(values, axis=0, weights=lengths)
-        values = [scale(mean, is_normalized=shape.is_normalized)]
-    return encoding_pb2.Embedding(
-        values=values[0].tolist(),
-        token_count=sum(lengths),
-        truncated_token_count=sum(part.num_truncated for part in parts),
-        timing=to_timing(slowest(vectors)),
-    )
-
-
-def _to_windows(
-    parts: list[Passage], vectors: list[EncoderOutput], shape: _Shape, prompt_length: int
-) -> list[encoding_pb2.EmbeddingWindow]:
-    messages = []
-    for part, vector in zip(parts, vectors, strict=True):
-        places = [place for place in part.offsets if place is not None]
-        messages.append(
-            encoding_pb2.EmbeddingWindow(
-                values=_scale(vector, shape).tolist(),
-                start_offset=max(0, min((start for start, _ in places), default=0) - prompt_length),
-                end_offset=max(0, max((end for _, end in places), default=0) - prompt_length),
-                token_count=len(part.tokens),
-            )
+def _check_size(messages: list[encoding_pb2.Embedding], config: ServerConfig) -> None:
+    """Refuses replies of weights that are too large; how many there are, only the model knew."""
+    num_bytes = sum(message.ByteSize() for message in messages)
+    if num_bytes > config.max_message_bytes:
+        raise InvalidRequestError(
+            "max_active_dims",
+            f"the embeddings take {num_bytes} bytes, but a message may have "
+            f"{config.max_message_bytes} (max_message_bytes); set or lower `max_active_dims`, or "
+            "send fewer texts",
         )
+
+
+def _count_weights(answers: list[EncoderOutput]) -> int:
+    """Weights of sparse embeddings; dense ones are short."""
+    return sum(len(answer.values) for answer in answers if answer.indices is not None)
+
+
+def _to_embeddings(
+    model: ServedModel,
+    request: encoding_pb2.EmbedRequest,
+    windows: list[list[Passage]],
+    answers: list[EncoderOutput],
+    shape: EmbeddingShape,
+    prompt_length: int,
+) -> list[encoding_pb2.Embedding]:
+    remaining = iter(answers)
+    messages = []
+    for parts in windows:
+        outputs = list(itertools.islice(remaining, len(parts)))
+        lengths = [len(part.tokens) for part in parts]
+        message = encoding_pb2.Embedding(
+            token_count=sum(lengths),
+            truncated_token_count=sum(part.num_truncated for part in parts),
+            timing=to_timing(slowest(outputs)),
+        )
+        shape.fill(message, outputs, lengths)
+        if request.return_windows:
+            for part, output in zip(parts, outputs, strict=True):
+                window = _to_window(part, prompt_length)
+                shape.fill(window, [output], [len(part.tokens)])
+                message.windows.append(window)
+        if request.return_token_embeddings:
+            message.token_embeddings.extend(
+                to_token_embeddings(model, parts[0], outputs[0], prompt_length)
+            )
+        messages.append(message)
     return messages
+
+
+def _to_window(part: Passage, prompt_length: int) -> encoding_pb2.EmbeddingWindow:
+    """A window and its place in the input, without its vector."""
+    places = [place for place in part.offsets if place is not None]
+    return encoding_pb2.EmbeddingWindow(
+        start_offset=max(0, min((start for start, _ in places), default=0) - prompt_length),
+        end_offset=max(0, max((end for _, end in places), default=0) - prompt_length),
+        token_count=len(part.tokens),
+    )

@@ -21,6 +21,7 @@ from seqserve.servicers.requests import (
 )
 from seqserve.task_record import (
     ClassificationRecord,
+    EmbeddingRecord,
     GenerationRecord,
     MaskFillingRecord,
     RerankingRecord,
@@ -110,16 +111,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
                 _describe_generation(manifest.generation, self._config.max_num_beams)
             )
         if manifest.embedding is not None:
-            message.embedding.CopyFrom(
-                model_pb2.EmbeddingSettings(
-                    embedding_size=manifest.embedding.embedding_size,
-                    pooling=manifest.embedding.pooling,
-                    normalize=manifest.embedding.normalize,
-                    prompts=manifest.embedding.prompts,
-                    default_prompt_name=manifest.embedding.default_prompt_name or "",
-                    token_embedding_size=manifest.embedding.token_embedding_size or 0,
-                )
-            )
+            message.embedding.CopyFrom(_describe_embedding(manifest.embedding))
         _describe_head(manifest, message)
         return message
 
@@ -190,6 +182,22 @@ def _describe_generation(
         message.target_languages.extend(sorted(record.languages.target))
         message.default_source_language = record.languages.default_source or ""
         message.default_target_language = record.languages.default_target or ""
+    return message
+
+
+def _describe_embedding(record: EmbeddingRecord) -> model_pb2.EmbeddingSettings:
+    message = model_pb2.EmbeddingSettings(
+        embedding_size=record.embedding_size,
+        pooling=record.pooling,
+        normalize=record.normalize,
+        prompts=record.prompts,
+        default_prompt_name=record.default_prompt_name or "",
+        token_embedding_size=record.token_embedding_size or 0,
+    )
+    if record.sparse is not None:
+        message.sparse.activation = record.sparse.activation
+        if record.sparse.max_active_dims is not None:
+            message.sparse.max_active_dims = record.sparse.max_active_dims
     return message
 
 

@@ -135,12 +135,16 @@ class EmbedRequest(_message.Message):
     STRIDE_FIELD_NUMBER: _builtins.int
     RETURN_WINDOWS_FIELD_NUMBER: _builtins.int
     RETURN_TOKEN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_DIMS_FIELD_NUMBER: _builtins.int
+    RETURN_TOKENS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that embeds."""
     model_version: _builtins.str
     """Version of the model; empty for the newest."""
     normalize: _builtins.bool
-    """Whether embeddings are scaled to length 1. Unset: as the model was trained to be used."""
+    """Whether embeddings are scaled to length 1. Unset: as the model was trained to be used, which
+    sparse embeddings are as they are.
+    """
     truncate: _builtins.bool
     """Whether texts that are longer than the model accepts are cut. The reply then says how many
     tokens were cut. Default false: such a text is refused with INVALID_ARGUMENT.
@@ -156,13 +160,15 @@ class EmbedRequest(_message.Message):
     dimensions: _builtins.int
     """How many of the first numbers of each embedding are returned, for models trained so that these
     can stand alone (Matryoshka). At least 1, at most `embedding_size`. With `normalize` what is
-    left is scaled to length 1. Unset: all.
+    left is scaled to length 1. Unset: all. Not of sparse embeddings, see `max_active_dims`.
     """
     stride: _builtins.int
     """Reads texts that are longer than the model accepts in windows, and says how many tokens
     neighbouring windows have in common; their embedding is the mean of those of the windows, each
     counting as much as it has tokens. At least 0, and less than a window has room for. Unset: such
-    texts are refused, or cut with `truncate`. Not with `truncate`.
+    texts are refused, or cut with `truncate`. Not with `truncate`. Of sparse embeddings the largest
+    weight that any window has is taken; where a model adds weights up ("splade_sum"), `stride` is
+    refused: those of tokens in two windows would count twice.
     """
     return_windows: _builtins.bool
     """Whether the embeddings of the windows are returned, too. Default false. With `stride` only."""
@@ -170,6 +176,16 @@ class EmbedRequest(_message.Message):
     """Whether the state of each token is returned, too: the last layer of the encoder, before pooling.
     Default false. Not with `stride`. Refused when all of them would exceed the server's limit of
     the size of a message.
+    """
+    max_active_dims: _builtins.int
+    """How many weights of a sparse embedding are returned at most, the largest; of equal ones, those
+    of the smaller indices. At least 1, at most `embedding_size`. With `normalize` what is left is
+    scaled to length 1. Unset: the model's default, if it has one, else all. Only for models whose
+    embeddings are sparse.
+    """
+    return_tokens: _builtins.bool
+    """Whether the weights of a sparse embedding come with the entries of the vocabulary they belong
+    to. Default false. Only for models whose embeddings are sparse.
     """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -190,13 +206,17 @@ class EmbedRequest(_message.Message):
         stride: _builtins.int | None = ...,
         return_windows: _builtins.bool = ...,
         return_token_embeddings: _builtins.bool = ...,
+        max_active_dims: _builtins.int | None = ...,
+        return_tokens: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "normalize", b"normalize", "prompt_name", b"prompt_name", "stride", b"stride"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_active_dims", b"_max_active_dims", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "max_active_dims", b"max_active_dims", "normalize", b"normalize", "prompt_name", b"prompt_name", "stride", b"stride"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "normalize", b"normalize", "priority", b"priority", "prompt_name", b"prompt_name", "return_token_embeddings", b"return_token_embeddings", "return_windows", b"return_windows", "stride", b"stride", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions", "_max_active_dims", b"_max_active_dims", "_normalize", b"_normalize", "_prompt_name", b"_prompt_name", "_stride", b"_stride", "dimensions", b"dimensions", "inputs", b"inputs", "max_active_dims", b"max_active_dims", "model_name", b"model_name", "model_version", b"model_version", "normalize", b"normalize", "priority", b"priority", "prompt_name", b"prompt_name", "return_token_embeddings", b"return_token_embeddings", "return_tokens", b"return_tokens", "return_windows", b"return_windows", "stride", b"stride", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__dimensions: _TypeAlias = _typing.Literal["dimensions"]  # noqa: Y015
     _WhichOneofArgType__dimensions: _TypeAlias = _typing.Literal["_dimensions", b"_dimensions"]  # noqa: Y015
+    _WhichOneofReturnType__max_active_dims: _TypeAlias = _typing.Literal["max_active_dims"]  # noqa: Y015
+    _WhichOneofArgType__max_active_dims: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims"]  # noqa: Y015
     _WhichOneofReturnType__normalize: _TypeAlias = _typing.Literal["normalize"]  # noqa: Y015
     _WhichOneofArgType__normalize: _TypeAlias = _typing.Literal["_normalize", b"_normalize"]  # noqa: Y015
     _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
@@ -206,6 +226,8 @@ class EmbedRequest(_message.Message):
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__dimensions) -> _WhichOneofReturnType__dimensions | None: ...
     @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active_dims) -> _WhichOneofReturnType__max_active_dims | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__normalize) -> _WhichOneofReturnType__normalize | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
@@ -213,6 +235,42 @@ class EmbedRequest(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__stride) -> _WhichOneofReturnType__stride | None: ...
 
 Global___EmbedRequest: _TypeAlias = EmbedRequest  # noqa: Y015
+
+@_typing.final
+class SparseVector(_message.Message):
+    """A vector with an entry for each entry of the vocabulary, most of them 0: those that are not."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDICES_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Which they are: ids of tokens, in ascending order."""
+
+    @_builtins.property
+    def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Their weights, above 0, in the same order."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their entries in the vocabulary, in the same order; empty unless `return_tokens` is set."""
+
+    def __init__(
+        self,
+        *,
+        indices: _abc.Iterable[_builtins.int] | None = ...,
+        values: _abc.Iterable[_builtins.float] | None = ...,
+        tokens: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["indices", b"indices", "tokens", b"tokens", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SparseVector: _TypeAlias = SparseVector  # noqa: Y015
 
 @_typing.final
 class Embedding(_message.Message):
@@ -226,13 +284,14 @@ class Embedding(_message.Message):
     TIMING_FIELD_NUMBER: _builtins.int
     WINDOWS_FIELD_NUMBER: _builtins.int
     TOKEN_EMBEDDINGS_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     token_count: _builtins.int
     """Tokens the model read, special tokens and those of a prompt included. Of windows: the sum."""
     truncated_token_count: _builtins.int
     """Tokens cut because the text was too long; 0 unless `truncate` is set."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The vector; its size is the model's `embedding_size`, or `dimensions`."""
+        """The vector; its size is the model's `embedding_size`, or `dimensions`. Empty if it is sparse."""
 
     @_builtins.property
     def timing(self) -> Global___EncodingTiming:
@@ -246,6 +305,10 @@ class Embedding(_message.Message):
     def token_embeddings(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenEmbedding]:
         """The tokens, in order, special tokens included; empty unless `return_token_embeddings` is set."""
 
+    @_builtins.property
+    def sparse(self) -> Global___SparseVector:
+        """The vector of a model whose embeddings are sparse; unset for others."""
+
     def __init__(
         self,
         *,
@@ -255,10 +318,11 @@ class Embedding(_message.Message):
         timing: Global___EncodingTiming | None = ...,
         windows: _abc.Iterable[Global___EmbeddingWindow] | None = ...,
         token_embeddings: _abc.Iterable[Global___TokenEmbedding] | None = ...,
+        sparse: Global___SparseVector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse", "timing", b"timing"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["timing", b"timing", "token_count", b"token_count", "token_embeddings", b"token_embeddings", "truncated_token_count", b"truncated_token_count", "values", b"values", "windows", b"windows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse", "timing", b"timing", "token_count", b"token_count", "token_embeddings", b"token_embeddings", "truncated_token_count", b"truncated_token_count", "values", b"values", "windows", b"windows"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -274,6 +338,7 @@ class EmbeddingWindow(_message.Message):
     START_OFFSET_FIELD_NUMBER: _builtins.int
     END_OFFSET_FIELD_NUMBER: _builtins.int
     TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     start_offset: _builtins.int
     """First character of the part in the input (Unicode code points, from 0)."""
     end_offset: _builtins.int
@@ -282,7 +347,11 @@ class EmbeddingWindow(_message.Message):
     """Tokens the model read, special tokens and those of a prompt included."""
     @_builtins.property
     def values(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
-        """The vector, scaled and cut as that of the text."""
+        """The vector, scaled and cut as that of the text. Empty if it is sparse."""
+
+    @_builtins.property
+    def sparse(self) -> Global___SparseVector:
+        """The vector of a model whose embeddings are sparse; unset for others."""
 
     def __init__(
         self,
@@ -291,10 +360,11 @@ class EmbeddingWindow(_message.Message):
         start_offset: _builtins.int = ...,
         end_offset: _builtins.int = ...,
         token_count: _builtins.int = ...,
+        sparse: Global___SparseVector | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "start_offset", b"start_offset", "token_count", b"token_count", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_offset", b"end_offset", "sparse", b"sparse", "start_offset", b"start_offset", "token_count", b"token_count", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

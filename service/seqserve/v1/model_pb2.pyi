@@ -259,6 +259,38 @@ class GenerationSettings(_message.Message):
 Global___GenerationSettings: _TypeAlias = GenerationSettings  # noqa: Y015
 
 @_typing.final
+class SparseSettings(_message.Message):
+    """What a model returns whose embeddings are sparse: a weight for each entry of its vocabulary, most
+    of them 0 (SPLADE).
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ACTIVATION_FIELD_NUMBER: _builtins.int
+    MAX_ACTIVE_DIMS_FIELD_NUMBER: _builtins.int
+    activation: _builtins.str
+    """What makes weights of logits: "relu", log(1 + relu(x)), or "log1p_relu", log(1 + log(1 +
+    relu(x))).
+    """
+    max_active_dims: _builtins.int
+    """How many weights an embedding has at most when a request does not say; unset for no limit."""
+    def __init__(
+        self,
+        *,
+        activation: _builtins.str = ...,
+        max_active_dims: _builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims", "max_active_dims", b"max_active_dims"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims", "activation", b"activation", "max_active_dims", b"max_active_dims"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_active_dims: _TypeAlias = _typing.Literal["max_active_dims"]  # noqa: Y015
+    _WhichOneofArgType__max_active_dims: _TypeAlias = _typing.Literal["_max_active_dims", b"_max_active_dims"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_active_dims) -> _WhichOneofReturnType__max_active_dims | None: ...
+
+Global___SparseSettings: _TypeAlias = SparseSettings  # noqa: Y015
+
+@_typing.final
 class EmbeddingSettings(_message.Message):
     """What an embedding model returns."""
 
@@ -290,11 +322,13 @@ class EmbeddingSettings(_message.Message):
     PROMPTS_FIELD_NUMBER: _builtins.int
     DEFAULT_PROMPT_NAME_FIELD_NUMBER: _builtins.int
     TOKEN_EMBEDDING_SIZE_FIELD_NUMBER: _builtins.int
+    SPARSE_FIELD_NUMBER: _builtins.int
     embedding_size: _builtins.int
     """Numbers in an embedding."""
     pooling: _builtins.str
     """How token states become one vector: "mean", "cls", "max", "mean_sqrt_len_tokens",
-    "weightedmean" or "lasttoken"; several, joined by "+", give vectors one after another.
+    "weightedmean" or "lasttoken"; several, joined by "+", give vectors one after another. Or how
+    the weights of tokens become a sparse one: "splade_max" or "splade_sum".
     """
     normalize: _builtins.bool
     """Whether embeddings have length 1 when a request does not say."""
@@ -308,6 +342,10 @@ class EmbeddingSettings(_message.Message):
     def prompts(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Texts that can be put before inputs, by the names that requests use."""
 
+    @_builtins.property
+    def sparse(self) -> Global___SparseSettings:
+        """Set for models whose embeddings are sparse."""
+
     def __init__(
         self,
         *,
@@ -317,10 +355,11 @@ class EmbeddingSettings(_message.Message):
         prompts: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         default_prompt_name: _builtins.str = ...,
         token_embedding_size: _builtins.int = ...,
+        sparse: Global___SparseSettings | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["sparse", b"sparse"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt_name", b"default_prompt_name", "embedding_size", b"embedding_size", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts", "token_embedding_size", b"token_embedding_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_prompt_name", b"default_prompt_name", "embedding_size", b"embedding_size", "normalize", b"normalize", "pooling", b"pooling", "prompts", b"prompts", "sparse", b"sparse", "token_embedding_size", b"token_embedding_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
