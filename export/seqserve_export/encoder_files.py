@@ -13,6 +13,7 @@ from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.json_file import read_json_object
 from seqserve_export.source import Prompts
 
+MODULES_FILE = "modules.json"
 SENTENCE_TRANSFORMERS_FILE = "config_sentence_transformers.json"
 SENTENCE_CONFIG_FILE = "sentence_bert_config.json"
 TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
@@ -111,8 +112,30 @@ def read_prompts(folder: Path) -> Prompts:
     return Prompts({name: text or "" for name, text in texts.items()}, default)
 
 
+def read_query_prompts(folder: Path) -> Prompts:
+    """The texts that a cross-encoder of ``sentence-transformers`` can put before queries.
+
+    Raises:
+        UnsupportedError: One is put before every query, but not by the library itself.
+        CheckpointError: The prompts are malformed.
+
+    Source: ``BaseModel._load_modules`` of ``sentence-transformers``.
+    """
+    path, prompts = folder / SENTENCE_TRANSFORMERS_FILE, read_prompts(folder)
+    kind = _read_optional(path).get("model_type")
+    is_read = (folder / MODULES_FILE).is_file() and kind == "CrossEncoder"
+    if prompts.default is not None and prompts.texts[prompts.default] and not is_read:
+        raise UnsupportedError(
+            f"{path} puts the prompt {prompts.default!r} before every text, but "
+            f'sentence-transformers reads it only beside {MODULES_FILE} and with "model_type" '
+            '"CrossEncoder"; save the folder with CrossEncoder.save_pretrained, or remove the '
+            "default"
+        )
+    return prompts
+
+
 def check_no_default_prompt(folder: Path) -> None:
-    """Refuses prompts before every text where there is a head, whose calls take none.
+    """Refuses prompts before every text where there is a head whose calls take none.
 
     Raises:
         UnsupportedError: There is such a prompt.
@@ -122,7 +145,7 @@ def check_no_default_prompt(folder: Path) -> None:
     if prompts.default is not None and prompts.texts[prompts.default]:
         raise UnsupportedError(
             f"{folder / SENTENCE_TRANSFORMERS_FILE} puts the prompt {prompts.default!r} before "
-            "every text, which is supported for embeddings only"
+            "every text, which is supported for embeddings and reranking only"
         )
 
 

@@ -200,7 +200,8 @@ def read_encoder_folder(
             f"pooling {pooling!r} cannot be chosen for {folder}: it has a head ({task}), which "
             "pools in its own way"
         )
-    check_no_default_prompt(folder)
+    if task != Task.RERANK:
+        check_no_default_prompt(folder)
     record = read_prediction_record(
         folder,
         task,

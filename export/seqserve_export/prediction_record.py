@@ -5,7 +5,8 @@ task                                  what is read
 ====================================  ========================================================
 classify                              ``"id2label"`` and ``"problem_type"`` of ``config.json``
 classify tokens                       ``"id2label"``
-rerank                                the activation that a cross-encoder was saved with
+rerank                                the activation that a cross-encoder was saved with, and its
+                                      prompts
 fill mask                             the mask token of ``tokenizer_config.json``
 ====================================  ========================================================
 """
@@ -27,6 +28,7 @@ from seqserve_export.checkpoint_config import CONFIG_FILE
 from seqserve_export.encoder_files import (
     check_sentence_settings,
     read_mask_token,
+    read_query_prompts,
 )
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import find_family
@@ -73,10 +75,13 @@ def read_prediction_record(
                 problem_type=_PROBLEM_TYPES[config.problem_type],
             )
         case Task.RERANK:
+            prompts = read_query_prompts(folder)
             return RerankingRecord(
                 graph=GRAPH_FILE,
                 has_token_types=has_token_types,
                 activation=_read_activation(folder, config),
+                prompts=prompts.texts,
+                default_prompt_name=prompts.default,
             )
         case Task.CLASSIFY_TOKENS:
             return TokenClassificationRecord(

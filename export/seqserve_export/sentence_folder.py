@@ -22,6 +22,7 @@ from typing import Any
 from torch import nn
 
 from seqserve_export.encoder_files import (
+    MODULES_FILE,
     check_sentence_settings,
     check_transformer_task,
     read_prompts,
@@ -33,8 +34,6 @@ from seqserve_export.pooling import POOLING_MODES, PoolingMode
 from seqserve_export.projection import check_plain, read_dense, read_layer_norm
 from seqserve_export.samples import SAMPLES
 from seqserve_export.source import EmbeddingSource
-
-MODULES_FILE = "modules.json"
 
 _KINDS = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize")
 

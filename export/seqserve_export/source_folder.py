@@ -14,13 +14,14 @@ from seqserve_export.encoder_decoder_folder import (
     is_encoder_decoder,
     read_encoder_decoder_folder,
 )
+from seqserve_export.encoder_files import MODULES_FILE
 from seqserve_export.encoder_folder import read_encoder_folder
 from seqserve_export.errors import CheckpointError, UnsupportedError
 from seqserve_export.families import ENCODER_FAMILIES
 from seqserve_export.families.encoder_decoder import ENCODER_DECODER_READERS
 from seqserve_export.json_file import read_json_object
 from seqserve_export.pooling import PoolingChoice
-from seqserve_export.sentence_folder import MODULES_FILE, read_modules, read_sentence_folder
+from seqserve_export.sentence_folder import read_modules, read_sentence_folder
 from seqserve_export.source import EmbeddingSource, GenerationSource, PredictionSource, Source
 from seqserve_export.sparse_folder import (
     SPLADE_POOLING,
@@ -51,8 +52,13 @@ def read_source_folder(
         modules = read_modules(folder)
         kinds = [kind for kind, _ in modules]
         if kinds == ["Transformer"]:
-            # A cross-encoder, which pools in its head.
-            return _read_encoder(modules[0][1], pooling, is_pickle_allowed=is_pickle_allowed)
+            # A cross-encoder, which pools in its head. Its settings are beside its list of modules.
+            if modules[0][1] != folder.resolve():
+                raise UnsupportedError(
+                    f"{folder} has its only module Transformer in {modules[0][1].name}, which is "
+                    "not supported; it must be in the folder itself"
+                )
+            return _read_encoder(folder, pooling, is_pickle_allowed=is_pickle_allowed)
         _check_no_pooling(folder, pooling)
         if SPLADE_POOLING in kinds:
             return read_sparse_folder(folder, modules, is_pickle_allowed=is_pickle_allowed)

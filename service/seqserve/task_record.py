@@ -177,7 +177,22 @@ class SparseRecord(Record):
     """Default limit of weights of an embedding, the largest being kept; None is no limit."""
 
 
-class EmbeddingRecord(Record):
+class PromptedRecord(Record):
+    """What is put before inputs, as a model was trained to be used."""
+
+    prompts: dict[str, str] = pydantic.Field(default_factory=dict)
+    """Texts that requests may have put before inputs, by name."""
+    default_prompt_name: str | None = None
+    """The prompt of requests that name none; None is no prompt."""
+
+    @pydantic.model_validator(mode="after")
+    def _check_prompts(self) -> Self:
+        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
+            raise ValueError(f"default prompt {self.default_prompt_name!r} is not among prompts")
+        return self
+
+
+class EmbeddingRecord(PromptedRecord):
     """How to embed with an encoder-only model."""
 
     embed_graph: FileName
@@ -189,17 +204,11 @@ class EmbeddingRecord(Record):
     """Whether the model is meant to be used with embeddings of length 1."""
     token_embedding_size: Count | None = None
     """Numbers in the state of a token, M; None in folders that were written before it was."""
-    prompts: dict[str, str] = pydantic.Field(default_factory=dict)
-    """Texts that requests may have put before inputs, by name."""
-    default_prompt_name: str | None = None
-    """The prompt of requests that name none; None is no prompt."""
     sparse: SparseRecord | None = None
     """None for embeddings that are dense."""
 
     @pydantic.model_validator(mode="after")
-    def _check_parts(self) -> Self:
-        if self.default_prompt_name is not None and self.default_prompt_name not in self.prompts:
-            raise ValueError(f"default prompt {self.default_prompt_name!r} is not among prompts")
+    def _check_sparse(self) -> Self:
         if (self.sparse is not None) != (self.pooling in SPARSE_POOLINGS):
             raise ValueError(
                 f"{' or '.join(SPARSE_POOLINGS)} and section sparse must come together"
@@ -234,8 +243,8 @@ class TokenClassificationRecord(_PredictionRecord):
     """Stands for words without a token, always as a word of its own; None if there is no such."""
 
 
-class RerankingRecord(_PredictionRecord):
-    """How to score pairs of a query and a text."""
+class RerankingRecord(_PredictionRecord, PromptedRecord):
+    """How to score pairs of a query and a text; prompts are put before queries."""
 
     activation: Literal["sigmoid", "identity"]
     """What makes a score of the one logit when a request does not say."""

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sentence_transformers import CrossEncoder
 
-from seqserve.task_record import EmbeddingRecord, Task
+from seqserve.task_record import EmbeddingRecord, RerankingRecord, Task
 from seqserve_export.encoder_files import read_prompts
 from seqserve_export.errors import CheckpointError, UnsupportedError
-from seqserve_export.source import EmbeddingSource, Prompts
+from seqserve_export.source import EmbeddingSource, PredictionSource, Prompts
 from seqserve_export.source_folder import read_source_folder
 from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 from tiny_sentence_folder import make_tiny_sentence_folder
@@ -61,12 +62,50 @@ def test_malformed_prompts_are_refused(
 
 def test_default_prompts_of_heads_are_refused(tmp_path: Path) -> None:
     """Their calls put nothing before texts; an empty default is none."""
-    folder = make_tiny_encoder_folder(tmp_path, find_variant("bert"), Task.RERANK)
+    folder = make_tiny_encoder_folder(tmp_path, find_variant("bert"), Task.CLASSIFY)
     write(folder, prompts={"query": "query: ", "none": ""}, default_prompt_name="query")
     with pytest.raises(UnsupportedError, match="'query' before every text, which is supported for"):
         read_source_folder(folder, is_pickle_allowed=False)
     write(folder, prompts={"query": "query: ", "none": ""}, default_prompt_name="none")
     assert read_source_folder(folder, is_pickle_allowed=False).name == tmp_path.name
+
+
+def make_cross_encoder(folder: Path) -> Path:
+    """A folder as ``CrossEncoder`` saves it, with prompts."""
+    plain = make_tiny_encoder_folder(folder.with_name("plain"), find_variant("bert"), Task.RERANK)
+    prompts = {"query": "query: ", "none": ""}
+    encoder = CrossEncoder(str(plain), device="cpu", prompts=prompts, default_prompt_name="query")
+    encoder.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+def test_prompts_of_cross_encoders_are_read(tmp_path: Path) -> None:
+    """Of folders that the library itself reads them of; what it would not read is refused."""
+    folder = make_cross_encoder(tmp_path / "folder")
+    source = read_source_folder(folder, is_pickle_allowed=False)
+    assert isinstance(source, PredictionSource)
+    assert isinstance(source.record, RerankingRecord)
+    assert source.record.prompts == {"query": "query: ", "none": ""}
+    assert source.record.default_prompt_name == "query"
+    settings = json.loads((folder / FILE).read_bytes())
+    write(folder, **settings | {"model_type": "SentenceTransformer"})
+    with pytest.raises(
+        UnsupportedError, match=r'it only beside modules\.json and with "model_type"'
+    ):
+        read_source_folder(folder, is_pickle_allowed=False)
+    write(folder, **settings)
+    (folder / "modules.json").unlink()
+    with pytest.raises(UnsupportedError, match="puts the prompt 'query' before every text, but se"):
+        read_source_folder(folder, is_pickle_allowed=False)
+
+
+def test_cross_encoders_in_a_folder_below_are_refused(tmp_path: Path) -> None:
+    """Their settings would be looked for in the wrong place."""
+    folder = make_cross_encoder(tmp_path / "folder")
+    modules = [{"idx": 0, "name": "0", "path": "0_Transformer", "type": "a.Transformer"}]
+    (folder / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    with pytest.raises(UnsupportedError, match="its only module Transformer in 0_Transformer, whi"):
+        read_source_folder(folder, is_pickle_allowed=False)
 
 
 def test_records_name_a_default_they_have() -> None:

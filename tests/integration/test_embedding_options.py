@@ -1,5 +1,6 @@
 """Prompts, dimensions, windows and token embeddings, against ``sentence-transformers``."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -219,8 +220,9 @@ async def test_older_exports_return_no_token_embeddings(
     """Without their size, a reply could grow beyond every limit."""
     export_model(source, tmp_path)
     path = tmp_path / "prompted" / "1" / "seqserve.json"
-    text = path.read_text(encoding="utf-8").replace('"token_embedding_size": 32,', "")
-    path.write_text(text, encoding="utf-8")
+    manifest = json.loads(path.read_bytes())
+    del manifest["embedding"]["token_embedding_size"]
+    write_json(path, manifest)
     async with serving(models=tmp_path) as running:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await embed(running, return_token_embeddings=True)

@@ -10,7 +10,8 @@ import torch
 from sentence_transformers import CrossEncoder
 
 from seqserve.task_record import Task
-from seqserve.v1 import encoding_pb2
+from seqserve.v1 import encoding_pb2, model_pb2
+from seqserve_export.exporter import export_model
 from serving import MakeServer, RunningServer, status_of
 
 QUERY = "where did the cat sleep"
@@ -89,6 +90,67 @@ async def test_long_pairs_are_cut_as_by_the_cross_encoder(
     np.testing.assert_allclose([one.score for one in results], expected, atol=2e-5)
     assert [one.token_count for one in results] == [73, 80, 80]
     assert [one.truncated_token_count for one in results] == [0, 33, 63]
+
+
+@pytest.fixture(scope="module")
+def prompted_source(
+    head_sources: dict[Task, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A cross-encoder that was saved with prompts."""
+    encoder = CrossEncoder(
+        str(head_sources[Task.RERANK]),
+        device="cpu",
+        prompts={"question": "small models read ", "statement": ""},
+        default_prompt_name="question",
+    )
+    folder = tmp_path_factory.mktemp("prompted")
+    encoder.save_pretrained(str(folder), create_model_card=False)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompted(prompted_source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with it as ``prompted``."""
+    torch.set_num_threads(1)
+    store = tmp_path_factory.mktemp("store")
+    export_model(prompted_source, store, name="prompted")
+    return store
+
+
+@pytest.mark.parametrize("name", [None, "question", "statement", ""])
+async def test_prompts_are_those_of_the_cross_encoder(
+    name: str | None, prompted_source: Path, prompted: Path, serving: MakeServer
+) -> None:
+    """Before the query alone: by name, by default, or none at all."""
+    reference = CrossEncoder(str(prompted_source), device="cpu")
+    options: Any = {"prompt": ""} if name == "" else {"prompt_name": name}
+    expected: Any = reference.rank(QUERY, DOCUMENTS, **options)
+    scores = reference.predict([(QUERY, one) for one in DOCUMENTS], **options)
+    async with serving(models=prompted) as running:
+        results = await rerank(running, prompt_name=name)
+        whole = await rerank(running, prompt_name=name, keep_order=True)
+        model = (await running.model.GetModel(model_pb2.GetModelRequest())).model
+    assert [one.index for one in results] == [one["corpus_id"] for one in expected]
+    np.testing.assert_allclose(
+        [one.score for one in results], [one["score"] for one in expected], atol=2e-5
+    )
+    np.testing.assert_allclose([one.score for one in whole], scores, atol=2e-5)
+    assert dict(model.reranking.prompts) == {"question": "small models read ", "statement": ""}
+    assert model.reranking.default_prompt_name == "question"
+
+
+async def test_prompts_count_as_tokens_of_the_query(prompted: Path, serving: MakeServer) -> None:
+    """Within the limit, and cut with it."""
+    async with serving(models=prompted) as running:
+        (plain,) = await rerank(running, documents=DOCUMENTS[:1], prompt_name="")
+        (whole,) = await rerank(running, documents=DOCUMENTS[:1])
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await rerank(running, prompt_name="answer")
+    assert whole.token_count > plain.token_count
+    assert status_of(caught.value) == (
+        "INVALID_ARGUMENT: `prompt_name` must be one of the model's prompts or empty, but is "
+        "'answer'; they are: question, statement"
+    )
 
 
 REFUSALS: list[tuple[dict[str, Any], str]] = [

@@ -75,7 +75,9 @@ def test_arguments_become_fields(server: FakeServer) -> None:
         client.classify_tokens(
             ["a"], aggregation_strategy="max", ignore_labels=[], stride=0, **shared
         )
-        client.rerank("q", ["a"], activation="identity", top_n=1, keep_order=True, **shared)
+        client.rerank(
+            "q", ["a"], activation="identity", top_n=1, keep_order=True, prompt_name="", **shared
+        )
         client.fill_mask(["a"], top_k=3, targets=["x"], return_sequences=True, **shared)
         client.embed(
             "a", dimensions=2, prompt_name="", stride=1, return_windows=True, priority="high"
@@ -96,6 +98,7 @@ def test_arguments_become_fields(server: FakeServer) -> None:
     assert (tokens.HasField("stride"), tokens.stride) == (True, 0)
     assert rerank.activation == model_pb2.RERANKING_ACTIVATION_IDENTITY
     assert (rerank.top_n, rerank.keep_order, rerank.return_documents) == (1, True, False)
+    assert (rerank.HasField("prompt_name"), rerank.prompt_name) == (True, "")
     assert (fill.top_k, list(fill.targets), fill.return_sequences) == (3, ["x"], True)
     assert (embed.HasField("prompt_name"), embed.dimensions, embed.stride) == (True, 2, 1)
     assert embed.return_windows

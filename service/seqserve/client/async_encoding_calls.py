@@ -85,12 +85,23 @@ class AsyncEncodingCalls:
         top_n: int | None = None,
         keep_order: bool = False,
         return_documents: bool = False,
+        prompt_name: str | None = None,
         timeout_seconds: float | None = None,
         **options: Unpack[EncodingOptions],
     ) -> list[RankedDocument]:
-        """Scores documents for a query, best first unless their order is kept."""
+        """Scores documents for a query, best first unless their order is kept.
+
+        The prompt of a name is put before the query: None for the model's default, empty for none.
+        """
         request = prediction_messages.rerank_request(
-            query, documents, activation, top_n, keep_order, return_documents, options
+            query,
+            documents,
+            activation,
+            top_n,
+            keep_order,
+            return_documents,
+            options,
+            prompt_name,
         )
         response = await self._call(self._encoding.Rerank, request, timeout_seconds)
         return [prediction_messages.to_ranked_document(result) for result in response.results]

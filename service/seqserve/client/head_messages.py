@@ -30,7 +30,9 @@ def to_head_settings(message: model_pb2.Model) -> dict[str, Any]:
     if message.HasField("reranking"):
         activation = model_pb2.RerankingActivation.Name(message.reranking.activation)
         settings["reranking"] = RerankingSettings(
-            activation=activation.removeprefix("RERANKING_ACTIVATION_").lower()
+            activation=activation.removeprefix("RERANKING_ACTIVATION_").lower(),
+            prompts=dict(message.reranking.prompts),
+            default_prompt_name=message.reranking.default_prompt_name,
         )
     if message.HasField("mask_filling"):
         settings["mask_filling"] = MaskFillingSettings(

@@ -27,6 +27,10 @@ class RerankingSettings:
 
     activation: str
     """"sigmoid" or "identity"."""
+    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Texts that can be put before queries, by name."""
+    default_prompt_name: str = ""
+    """The prompt of requests that name none; empty for none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

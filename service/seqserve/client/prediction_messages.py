@@ -103,6 +103,7 @@ def rerank_request(
     keep_order: bool,
     return_documents: bool,
     options: EncodingOptions,
+    prompt_name: str | None = None,
 ) -> encoding_pb2.RerankRequest:
     """A request for the scores of documents."""
     return encoding_pb2.RerankRequest(
@@ -112,6 +113,7 @@ def rerank_request(
         top_n=top_n,
         keep_order=keep_order,
         return_documents=return_documents,
+        prompt_name=prompt_name,
         **_shared(options),
     )
 

@@ -53,9 +53,10 @@ def _describe(info: ModelInfo) -> str:
     if (embedding := info.embedding) is not None:
         numbers = "numbers" if embedding.sparse is None else "sparse weights"
         details.append(f"{embedding.embedding_size} {numbers}, pooling {embedding.pooling}")
-        if embedding.prompts:
-            details.append(f"prompts {', '.join(sorted(embedding.prompts))}")
     details += _describe_head(info)
+    for prompted in (info.embedding, info.reranking):
+        if prompted is not None and prompted.prompts:
+            details.append(f"prompts {', '.join(sorted(prompted.prompts))}")
     return ", ".join(details)
 
 

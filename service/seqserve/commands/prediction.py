@@ -146,6 +146,7 @@ def tag(
     type=click.Choice(["sigmoid", "identity"]),
     help="What makes a score of a logit; the model's by default.",
 )
+@click.option("--prompt-name", help="Prompt to put before the query; empty for none.")
 @with_options(_ENCODING_OPTIONS)
 def rerank(
     call: Call,
@@ -154,6 +155,7 @@ def rerank(
     top_n: int | None,
     keep_order: bool,
     activation: Any,
+    prompt_name: str | None,
     **options: Any,
 ) -> None:
     """Tells how well DOCUMENTS (default: lines of standard input) fit QUERY, best first.
@@ -168,6 +170,7 @@ def rerank(
             top_n=top_n,
             keep_order=keep_order,
             activation=activation or "",
+            prompt_name=prompt_name,
             **_options(call, options),
         )
     for one in results:

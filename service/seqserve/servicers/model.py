@@ -212,6 +212,8 @@ def _describe_head(manifest: Manifest, message: model_pb2.Model) -> None:
             message.token_classification.labels.extend(record.labels)
         case RerankingRecord() as record:
             message.reranking.activation = _ACTIVATIONS[record.activation]
+            message.reranking.prompts.update(record.prompts)
+            message.reranking.default_prompt_name = record.default_prompt_name or ""
         case MaskFillingRecord() as record:
             message.mask_filling.mask_token = record.mask_token
             message.mask_filling.mask_token_id = record.mask_token_id

@@ -1,11 +1,13 @@
 """The text that is put before inputs, as a model was trained to be used."""
 
 from seqserve.errors import InvalidRequestError
-from seqserve.task_record import EmbeddingRecord
+from seqserve.task_record import PromptedRecord
 from seqserve.v1 import encoding_pb2
 
 
-def resolve_prompt(request: encoding_pb2.EmbedRequest, record: EmbeddingRecord) -> str:
+def resolve_prompt(
+    request: encoding_pb2.EmbedRequest | encoding_pb2.RerankRequest, record: PromptedRecord
+) -> str:
     """The prompt of a request; empty for none.
 
     Raises:

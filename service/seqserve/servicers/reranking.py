@@ -7,6 +7,7 @@ from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
 from seqserve.servicers.passages import Text, read_passages
+from seqserve.servicers.prompts import resolve_prompt
 from seqserve.servicers.requests import admitted, check_count, check_text
 from seqserve.servicers.scores import ScoreFunction, best_first, identity, sigmoid
 from seqserve.servicers.turn import Turn, predict, to_timing
@@ -28,6 +29,7 @@ async def rerank(
     documents = request.documents
     check_count(len(documents), "documents", config)
     activation = _resolve_activation(request.activation, record)
+    prompt = resolve_prompt(request, record)
     count = request.top_n if request.HasField("top_n") else len(documents)
     if not 1 <= count <= len(documents):
         raise InvalidRequestError(
@@ -38,11 +40,11 @@ async def rerank(
     cutting = resolve_cutting(request)
     with admitted(model, len(documents)):
         check_text(request.query, "query", config)
-        texts = []
+        query, texts = prompt + request.query, []
         for index, document in enumerate(documents):
             field = f"documents[{index}]"
             check_text(document, field, config)
-            texts.append(Text(request.query, field, document, others=" together with `query`"))
+            texts.append(Text(query, field, document, others=" together with `query`"))
         passages = await read_passages(model, texts, cutting)
         answers = await predict(model, passages, turn)
     scores = activation(np.concatenate([answer.values for answer in answers]))  # [N]

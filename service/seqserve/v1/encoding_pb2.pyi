@@ -969,6 +969,7 @@ class RerankRequest(_message.Message):
     TRUNCATE_FIELD_NUMBER: _builtins.int
     TRUNCATION_DIRECTION_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    PROMPT_NAME_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that reranks."""
     model_version: _builtins.str
@@ -995,6 +996,10 @@ class RerankRequest(_message.Message):
     """Which side is cut. Default the end. With `truncate` only."""
     priority: _priority_pb2.Priority.ValueType
     """Whose turn comes first while inputs wait. Default normal."""
+    prompt_name: _builtins.str
+    """Name of the text that is put before the query, one of the model's `prompts`. Unset: the model's
+    default, if it has one. Empty: none.
+    """
     @_builtins.property
     def documents(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The documents; at least one, at most the server's limit of inputs per request; none empty."""
@@ -1013,13 +1018,19 @@ class RerankRequest(_message.Message):
         truncate: _builtins.bool = ...,
         truncation_direction: Global___TruncationDirection.ValueType = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        prompt_name: _builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_top_n", b"_top_n", "top_n", b"top_n"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "_top_n", b"_top_n", "prompt_name", b"prompt_name", "top_n", b"top_n"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_top_n", b"_top_n", "activation", b"activation", "documents", b"documents", "keep_order", b"keep_order", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "query", b"query", "return_documents", b"return_documents", "top_n", b"top_n", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name", "_top_n", b"_top_n", "activation", b"activation", "documents", b"documents", "keep_order", b"keep_order", "model_name", b"model_name", "model_version", b"model_version", "priority", b"priority", "prompt_name", b"prompt_name", "query", b"query", "return_documents", b"return_documents", "top_n", b"top_n", "truncate", b"truncate", "truncation_direction", b"truncation_direction"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__prompt_name: _TypeAlias = _typing.Literal["prompt_name"]  # noqa: Y015
+    _WhichOneofArgType__prompt_name: _TypeAlias = _typing.Literal["_prompt_name", b"_prompt_name"]  # noqa: Y015
     _WhichOneofReturnType__top_n: _TypeAlias = _typing.Literal["top_n"]  # noqa: Y015
     _WhichOneofArgType__top_n: _TypeAlias = _typing.Literal["_top_n", b"_top_n"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_name) -> _WhichOneofReturnType__prompt_name | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__top_n) -> _WhichOneofReturnType__top_n | None: ...
 
 Global___RerankRequest: _TypeAlias = RerankRequest  # noqa: Y015
