@@ -73,15 +73,20 @@ def choose_texts(
     return CalibrationTexts(texts, f"{len(texts)} built-in texts")
 
 
-def make_random_sources(vocabulary_size: int, max_length: int) -> tuple[list[list[int]], str]:
+def make_random_sources(
+    vocabulary_size: int,
+    max_length: int,
+    num_sources: int = _NUM_RANDOM_SOURCES,
+    seed: int = SEED,
+) -> tuple[list[list[int]], str]:
     """Sources of random tokens, for a tokenizer that reads none of the built-in texts.
 
     Returns:
         Tokens of each, and their origin for the report.
     """
     sources = make_sources(
-        np.random.default_rng(SEED),
-        _NUM_RANDOM_SOURCES,
+        np.random.default_rng(seed),
+        num_sources,
         vocabulary_size,
         min(_MAX_RANDOM_LENGTH, max_length),
     )
