@@ -1,33 +1,45 @@
 """Fills the folder of an encoder-only model: one graph, its weights, the tokenizer."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
+from seqserve.manifest import QualityRecord
 from seqserve.task_record import (
     ClassificationRecord,
     EmbeddingRecord,
     MaskFillingRecord,
     RerankingRecord,
-    Task,
     TokenClassificationRecord,
 )
 from seqserve_export.calibration import calibrate_encoder
 from seqserve_export.calibration_text import choose_texts, make_random_sources
 from seqserve_export.embedding_verification import EmbeddingVerifier
+from seqserve_export.encoder_answers import answer_by_graph, make_graph
 from seqserve_export.encoder_model import EncoderModel
+from seqserve_export.encoder_rows import EncoderSource, Row, encode_texts
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
-from seqserve_export.graphs import EmbedGraph
+from seqserve_export.held_out_text import split_given
 from seqserve_export.onnx_writer import write_graph
 from seqserve_export.phase import Phase
 from seqserve_export.precision import Reduction, copy_in_precision
-from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.prediction_verification import PredictionVerifier
+from seqserve_export.quality_gate import QualityGate
 from seqserve_export.source import EmbeddingSource, PredictionSource
-from seqserve_export.verification import SEED, Verification, mask_some
-from seqserve_export.weight_file import WeightFile
+from seqserve_export.verification import Verification
+from seqserve_export.weight_file import WEIGHTS_FILE, WeightFile
+
+_EMBED_GRAPH = "embed.onnx"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Writing:
+    """The graph that was written."""
+
+    path: Path
+    reduction: Reduction[EncoderModel]
+    """What it is the graph of."""
+    quality: QualityRecord | None = None
+    calibrated_on: str | None = None
 
 
 def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
@@ -36,21 +48,16 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
     Raises:
         VerificationError: Something differs that must not.
     """
-    reduction, calibrated_on = _reduce(source, order)
-    order.on_phase(Phase.EXPORT)
-    source.tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
-    graph = EmbedGraph(reduction.model, source.pooler, source.projection)
-    path = write_graph(graph, order.folder, "embed", WeightFile(order.folder))
+    writing = _write(source, order, _EMBED_GRAPH)
     order.on_phase(Phase.VERIFY_GRAPHS)
-    return Filling(
-        source_vocabulary_size=source.model.config.vocabulary_size,
-        max_source_length=source.max_source_length,
-        verification=_add_checks(source, EmbeddingVerifier(source, path, order.dtype).verify()),
-        fp32_layers=reduction.fp32_layers,
-        layers=reduction.layers,
-        calibrated_on=calibrated_on,
+    model = writing.reduction.model
+    verifier = EmbeddingVerifier(source, writing.path, model=model, dtype=order.dtype)
+    return _describe(
+        source,
+        writing,
+        verifier.verify(),
         embedding=EmbeddingRecord(
-            embed_graph=path.name,
+            embed_graph=writing.path.name,
             embedding_size=source.embedding_size,
             pooling=source.pooling_name,
             normalize=source.is_normalized,
@@ -68,25 +75,13 @@ def fill_prediction(source: PredictionSource, order: Order) -> Filling:
     Raises:
         VerificationError: Something differs that must not.
     """
-    reduction, calibrated_on = _reduce(source, order)
-    order.on_phase(Phase.EXPORT)
-    source.tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
     record = source.record
-    graph = PredictGraph(
-        reduction.model,
-        source.head,
-        has_token_types=record.has_token_types,
-        mask_token=source.mask_token,
-    )
-    path = write_graph(graph, order.folder, Path(record.graph).stem, WeightFile(order.folder))
+    writing = _write(source, order, record.graph)
     order.on_phase(Phase.VERIFY_GRAPHS)
-    return Filling(
-        source_vocabulary_size=source.model.config.vocabulary_size,
-        max_source_length=source.max_source_length,
-        verification=_add_checks(source, PredictionVerifier(source, path, order.dtype).verify()),
-        fp32_layers=reduction.fp32_layers,
-        layers=reduction.layers,
-        calibrated_on=calibrated_on,
+    model = writing.reduction.model
+    verifier = PredictionVerifier(source, writing.path, model=model, dtype=order.dtype)
+    return dataclasses.replace(
+        _describe(source, writing, verifier.verify()),
         classification=record if isinstance(record, ClassificationRecord) else None,
         token_classification=record if isinstance(record, TokenClassificationRecord) else None,
         reranking=record if isinstance(record, RerankingRecord) else None,
@@ -94,50 +89,61 @@ def fill_prediction(source: PredictionSource, order: Order) -> Filling:
     )
 
 
-def _reduce(
-    source: EmbeddingSource | PredictionSource, order: Order
-) -> tuple[Reduction[EncoderModel], str | None]:
-    """The model in the format that was asked for, and what that was chosen on.
+def _write(source: EncoderSource, order: Order, name: str) -> _Writing:
+    """Writes tokenizer and graph, in the format that was asked for. Heads stay in fp32."""
+    source.tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
 
-    Heads stay in fp32.
-    """
+    def write(model: EncoderModel) -> Path:
+        # Not to keep the weights of a graph that was written before.
+        (order.folder / WEIGHTS_FILE).unlink(missing_ok=True)
+        graph, weights = make_graph(source, model), WeightFile(order.folder)
+        return write_graph(graph, order.folder, Path(name).stem, weights)
+
     if order.dtype == "fp32":
-        return Reduction(model=source.model), None
+        order.on_phase(Phase.EXPORT)
+        return _Writing(path=write(source.model), reduction=Reduction(model=source.model))
     order.on_phase(Phase.QUANTIZE)
     chosen = choose_texts(order.calibration_texts, source.samples, source.tokenizer)
-    sources, origin = encode_texts(source, chosen.texts), chosen.origin
-    if not sources:
-        rows, origin = make_random_sources(
-            source.model.config.vocabulary_size, source.max_source_length
-        )
-        sources = [(tokens, None) for tokens in rows]
-    calibration = calibrate_encoder(source.model, sources)
-    return copy_in_precision(source.model, order.dtype, calibration), origin
+    chosen, others = split_given(order.calibration_texts, chosen)
+    rows, origin = encode_texts(source, chosen.texts), chosen.origin
+    if not rows:
+        rows, origin = _make_random_rows(source)
+    calibration = calibrate_encoder(source.model, rows)
+    reduction = copy_in_precision(source.model, order.dtype, calibration)
+    gate = QualityGate(source, others, chosen.texts)
+    order.on_phase(Phase.EXPORT)
+    judgement = gate.judge(
+        reduction, calibration, lambda model: answer_by_graph(source, write(model), gate.rows)
+    )
+    return _Writing(
+        path=order.folder / name,
+        reduction=judgement.reduction,
+        quality=judgement.record,
+        calibrated_on=origin,
+    )
 
 
-def encode_texts(
-    source: EmbeddingSource | PredictionSource, texts: Sequence[str]
-) -> list[tuple[list[int], list[int] | None]]:
-    """Tokens and their types, as the model will see them: in pairs, or with masks."""
-    inputs: Sequence[str | tuple[str, str]] = texts
-    mask_token, has_types = None, False
-    if isinstance(source, PredictionSource):
-        mask_token, has_types = source.mask_token, source.record.has_token_types
-        if source.task is Task.RERANK:
-            inputs = list(zip(texts, (*texts[1:], *texts[:1]), strict=True))
-    generator = np.random.default_rng(SEED)
-    sources: list[tuple[list[int], list[int] | None]] = []
-    for encoding in source.tokenizer.encode_batch(inputs):
-        tokens = encoding.ids[: source.max_source_length]
-        if tokens and mask_token is not None:
-            tokens = mask_some(generator, tokens, mask_token)
-        if tokens:
-            sources.append((tokens, encoding.type_ids[: len(tokens)] if has_types else None))
-    return sources
+def _make_random_rows(source: EncoderSource) -> tuple[list[Row], str]:
+    sources, origin = make_random_sources(
+        source.model.config.vocabulary_size, source.max_source_length
+    )
+    return [(tokens, None) for tokens in sources], origin
 
 
-def _add_checks(
-    source: EmbeddingSource | PredictionSource, verification: Verification
-) -> Verification:
+def _describe(
+    source: EncoderSource,
+    writing: _Writing,
+    verification: Verification,
+    embedding: EmbeddingRecord | None = None,
+) -> Filling:
     records = (*source.checks, *verification.records)
-    return dataclasses.replace(verification, records=records)
+    return Filling(
+        source_vocabulary_size=source.model.config.vocabulary_size,
+        max_source_length=source.max_source_length,
+        verification=dataclasses.replace(verification, records=records),
+        fp32_layers=writing.reduction.fp32_layers,
+        layers=writing.reduction.layers,
+        quality=writing.quality,
+        calibrated_on=writing.calibrated_on,
+        embedding=embedding,
+    )

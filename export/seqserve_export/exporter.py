@@ -232,6 +232,7 @@ def _make_manifest(
         verification=filling.verification.records,
         greedy_agreement=filling.verification.greedy_agreement,
         layers=filling.layers,
+        quality=filling.quality,
         provenance=provenance,
         files=files,
     )

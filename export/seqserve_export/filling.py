@@ -3,7 +3,7 @@
 import dataclasses
 from pathlib import Path
 
-from seqserve.manifest import LayerRecord
+from seqserve.manifest import LayerRecord, QualityRecord
 from seqserve.task_record import (
     ClassificationRecord,
     EmbeddingRecord,
@@ -43,6 +43,8 @@ class Filling:
     """Linear layers that stay in fp32 though another format was asked for."""
     layers: tuple[LayerRecord, ...] | None = None
     """Linear layers of an int8 model; None in other formats."""
+    quality: QualityRecord | None = None
+    """What the format costs an encoder; None in fp32."""
     calibrated_on: str | None = None
     """What the format was chosen on; None in fp32."""
     generation: GenerationRecord | None = None

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from seqserve_export.encoder_answers import make_graph, split_logits
+from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.onnx_runner import Floats, SourceRunner
 from seqserve_export.precision import TOLERANCES, Dtype
-from seqserve_export.prediction_graph import PredictGraph
 from seqserve_export.source import PredictionSource
 from seqserve_export.verification import (
     NUM_INVARIANCE_ROWS,
@@ -34,12 +35,27 @@ _Source = tuple[list[int], list[int]]
 class PredictionVerifier:
     """Holds the model in both forms."""
 
-    def __init__(self, source: PredictionSource, path: Path, dtype: Dtype = "fp32") -> None:
+    def __init__(
+        self,
+        source: PredictionSource,
+        path: Path,
+        *,
+        model: EncoderModel | None = None,
+        dtype: Dtype = "fp32",
+    ) -> None:
+        """Opens the graph.
+
+        Args:
+            source: The original, in fp32.
+            path: The graph.
+            model: What was exported, if that is not the original itself.
+            dtype: Its number format.
+        """
         self._source = source
-        self._tolerance = TOLERANCES[dtype].quality
+        self._dtype = dtype
         self._has_token_types = source.record.has_token_types
         self._mask_token = source.mask_token
-        self._graph = PredictGraph(source.model, source.head, mask_token=self._mask_token)
+        self._graph = make_graph(source, source.model if model is None else model)
         self._graph.eval()
         self._runner = SourceRunner(path, source.model.config.vocabulary_size - 1)
         self._generator = np.random.default_rng(SEED)
@@ -60,7 +76,11 @@ class PredictionVerifier:
 
     def compare_logits(self) -> Comparison:
         """Compares logits of rows alone in torch with the same rows in ragged batches in ONNX."""
-        comparison = Comparison("predict: torch and ONNX, ragged batches", self._tolerance)
+        comparison = Comparison(
+            "predict: torch and ONNX, ragged batches",
+            TOLERANCES[self._dtype].encoder,
+            is_of_norms=self._dtype != "fp32",
+        )
         source = self._source
         samples = tokenize_samples(source.tokenizer, source.samples, source.max_source_length)
         longest = longest_verified(source.model.config, source.max_source_length)
@@ -72,8 +92,8 @@ class PredictionVerifier:
             for row, (tokens, types) in enumerate(batch):
                 token_types = torch.tensor([types]) if self._has_token_types else None
                 expected = to_floats(self._graph(*make_row(tokens), token_types))
-                if self._mask_token is None:
-                    expected = expected[0]
+                if expected.ndim > 2:
+                    expected = expected[0]  # [1, S, V] -> [S, V]
                 where = f"logits of row {row} in a batch of {len(batch)}"
                 comparison.add(expected, actual[row], where)
         return comparison
@@ -88,16 +108,11 @@ class PredictionVerifier:
         return comparison
 
     def _run(self, batch: Sequence[_Source]) -> list[Floats]:
-        """Logits of each row, without those of padding: [V], [S, V] or, of masks, [N, V]."""
+        """Logits of each row, without those of padding: [1, V], [S, V] or, of masks, [N, V]."""
         sources = [tokens for tokens, _ in batch]
         types = [types for _, types in batch] if self._has_token_types else None
         logits = self._runner.run(sources, types)["logits"]
-        if self._mask_token is not None:
-            ends = np.cumsum([tokens.count(self._mask_token) for tokens in sources])
-            return np.split(logits, ends[:-1])
-        if self._source.head.config.pooling is None:
-            return [rows[: len(tokens)] for rows, tokens in zip(logits, sources, strict=True)]
-        return list(logits)
+        return split_logits(self._source, logits, sources)
 
     def _make_sources(self, num_sources: int, max_length: int) -> list[_Source]:
         return self._complete(

@@ -7,7 +7,7 @@ from typing import get_args
 from rich.console import Console
 from rich.table import Table
 
-from seqserve.manifest import LayerForm, LayerRecord
+from seqserve.manifest import LayerForm, LayerRecord, QualityRecord
 from seqserve_export.exporter import Plan, Report
 
 _NUM_LAYERS = 10
@@ -23,11 +23,7 @@ def print_report(report: Report, console: Console) -> None:
     if manifest.layers:
         console.print(_make_layer_table(manifest.layers))
     console.print(_make_summary(report))
-    if report.fp32_layers:
-        console.print(
-            f"[yellow]note:[/yellow] {len(report.fp32_layers)} layers stay in fp32, since "
-            f"{plan.dtype} would be too far off: {', '.join(report.fp32_layers)}"
-        )
+    _print_fp32_layers(report, console)
     if not manifest.is_batch_invariant:
         console.print(
             "[yellow]warning:[/yellow] on this machine, the last bits of a result depend on its "
@@ -35,6 +31,27 @@ def print_report(report: Report, console: Console) -> None:
         )
     _print_notes(plan, console)
     console.print(f"written to {report.folder} in {report.seconds:.1f} s", soft_wrap=True)
+
+
+def _print_fp32_layers(report: Report, console: Console) -> None:
+    dtype, quality = report.plan.dtype, report.manifest.quality
+    if not report.fp32_layers:
+        return
+    num_fp32 = len(report.fp32_layers)
+    if quality is not None and num_fp32 == quality.num_layers:
+        console.print(
+            f"[yellow]warning:[/yellow] all {num_fp32} linear layers stay in fp32, since {dtype} "
+            "does not reach the quality gate: this model is hardly smaller or faster than in fp32; "
+            "calibrate on texts of its domain (--calibration), or serve it as fp32"
+        )
+        return
+    gated = ""
+    if quality is not None and quality.num_fp32_layers:
+        gated = f" ({quality.num_fp32_layers} of them for the quality gate)"
+    console.print(
+        f"[yellow]note:[/yellow] {num_fp32} layers stay in fp32{gated}, since {dtype} would be too "
+        f"far off: {', '.join(report.fp32_layers)}"
+    )
 
 
 def print_plan(plan: Plan, console: Console) -> None:
@@ -109,6 +126,8 @@ def _make_summary(report: Report) -> Table:
         table.add_row("calibrated on", report.calibrated_on)
     if manifest.layers:
         table.add_row("linear layers", _count_forms(manifest.layers))
+    if manifest.quality is not None:
+        _add_quality(table, manifest.quality)
     table.add_row("checkpoint", f"{plan.source_bytes / 1e6:,.1f} MB")
     table.add_row("served model", f"{written_bytes / 1e6:,.1f} MB")
     table.add_row("largest difference", f"{_find_worst(report):.2g} of its tolerance")
@@ -116,6 +135,20 @@ def _make_summary(report: Report) -> Table:
         table.add_row("greedy agreement", f"{manifest.greedy_agreement:.1%}")
     table.add_row("seconds", f"{report.seconds:.1f}")
     return table
+
+
+def _add_quality(table: Table, quality: QualityRecord) -> None:
+    """What the format costs, on what, and against which threshold."""
+    table.add_row("quality judged on", quality.texts)
+    share = f"{quality.value:.4f}, at least {quality.threshold:g} (of {quality.count:,})"
+    table.add_row(quality.measure, share)
+    if quality.mean is not None:
+        table.add_row("mean cosine", f"{quality.mean:.4f}")
+    if quality.num_near_ties:
+        table.add_row("near ties decided otherwise", f"{quality.num_near_ties:,}")
+    table.add_row(
+        "layers in fp32 for quality", f"{quality.num_fp32_layers} of {quality.num_layers}"
+    )
 
 
 def _find_worst(report: Report) -> float:

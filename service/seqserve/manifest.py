@@ -65,6 +65,29 @@ class LayerRecord(Record):
     that stays in fp32, how far int8 would be off."""
 
 
+class QualityRecord(Record):
+    """How far the answers of an encoder in a smaller format agree with the original's in fp32."""
+
+    measure: str
+    """What was measured on the answers of the graph."""
+    texts: str
+    """What was asked: how many texts, and where they are from; none the format was chosen on."""
+    count: Annotated[int, pydantic.Field(ge=0)]
+    """Cases: texts, tokens, masks, or pairs of scores."""
+    value: Annotated[float, pydantic.Field(ge=-1, le=1)]
+    threshold: Annotated[float, pydantic.Field(ge=0, le=1)]
+    """Least value that was good enough."""
+    mean: Annotated[float, pydantic.Field(ge=-1, le=1)] | None = None
+    """Of cosines, the lowest of which is the value; None for other measures."""
+    num_near_ties: Annotated[int, pydantic.Field(ge=0)]
+    """Cases with another answer that the original holds for as good as its own."""
+    num_layers: Annotated[int, pydantic.Field(ge=0)]
+    """Linear layers of the model."""
+    num_fp32_layers: Annotated[int, pydantic.Field(ge=0)]
+    """Linear layers that are in fp32 for the sake of the value, besides those that are for their
+    own errors."""
+
+
 class Provenance(Record):
     """Where a model came from."""
 
@@ -113,6 +136,8 @@ class Manifest(Record):
     """Share of greedy decisions that are those of the original in fp32; None for encoders."""
     layers: Annotated[tuple[LayerRecord, ...], pydantic.Field(strict=False)] | None = None
     """Linear layers of an int8 model; None in other formats."""
+    quality: QualityRecord | None = None
+    """What the format costs; None in fp32, of models that generate, and in older folders."""
     provenance: Provenance
     files: dict[FileName, FileRecord]
     """Every file of the folder but the manifest itself."""

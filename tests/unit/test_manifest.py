@@ -13,6 +13,7 @@ from seqserve.manifest import (
     MANIFEST_FILE,
     Manifest,
     Provenance,
+    QualityRecord,
     VerificationRecord,
     make_file_record,
     read_manifest,
@@ -82,6 +83,26 @@ def refusal(folder: Path) -> str:
 def test_manifest_survives_the_round_trip(folder: Path) -> None:
     """What is read is what was written."""
     assert read_manifest(folder) == make_manifest(folder)
+
+
+def test_quality_survives_the_round_trip(tmp_path: Path) -> None:
+    """What a format costs is optional: older folders do not say it."""
+    quality = QualityRecord(
+        measure="lowest cosine of embeddings",
+        texts="40 built-in texts",
+        count=40,
+        value=0.993,
+        threshold=0.99,
+        mean=0.998,
+        num_near_ties=0,
+        num_layers=36,
+        num_fp32_layers=4,
+    )
+    manifest = make_manifest(tmp_path, quality=quality)
+    write_manifest(manifest, tmp_path)
+    assert read_manifest(tmp_path) == manifest
+    edit(tmp_path, lambda content: content.pop("quality"))
+    assert read_manifest(tmp_path).quality is None
 
 
 def test_embedding_manifest_survives_the_round_trip(tmp_path: Path) -> None:
