@@ -76,11 +76,9 @@ class PredictionVerifier:
 
     def compare_logits(self) -> Comparison:
         """Compares logits of rows alone in torch with the same rows in ragged batches in ONNX."""
-        comparison = Comparison(
-            "predict: torch and ONNX, ragged batches",
-            TOLERANCES[self._dtype].encoder,
-            is_of_norms=self._dtype != "fp32",
-        )
+        # Not of norms: that of a few logits may be next to nothing.
+        tolerance = TOLERANCES[self._dtype].encoder
+        comparison = Comparison("predict: torch and ONNX, ragged batches", tolerance)
         source = self._source
         samples = tokenize_samples(source.tokenizer, source.samples, source.max_source_length)
         longest = longest_verified(source.model.config, source.max_source_length)

@@ -50,7 +50,6 @@ from seqserve_export.verification import SEED, choose_effort, torch_reference
 _LARGE_MODEL = 300e6
 """Parameters from which on a model is judged on half as many texts: torch takes minutes."""
 
-
 Answer = Callable[[EncoderModel], Iterable[Floats]]
 """What the graph of a model answers to the rows of the gate, in their order."""
 
