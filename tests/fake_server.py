@@ -291,6 +291,21 @@ class FakeServer(
             ]
         )
 
+    def LoadModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """The first model, under the name and version that were asked for."""
+        self._receive(request, context)
+        model = model_pb2.Model()
+        model.CopyFrom(MODELS[0])
+        model.name, model.version = request.model_name, request.model_version
+        return model_pb2.LoadModelResponse(model=model)
+
+    def UnloadModel(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """What was asked for is gone."""
+        self._receive(request, context)
+        return model_pb2.UnloadModelResponse(
+            model=model_pb2.ModelReference(name=request.model_name, version=request.model_version)
+        )
+
     def Detokenize(self, request: Any, context: Any) -> Any:  # noqa: N802
         """One letter a token."""
         self._receive(request, context)

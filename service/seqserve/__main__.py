@@ -17,9 +17,11 @@ from seqserve.errors import ConfigurationError, ModelFolderError
 from seqserve.logs import configure_logs
 from seqserve.memory import keep_freed_memory
 from seqserve.metrics import Metrics
+from seqserve.preflight_process import Preflights
 from seqserve.registry import Registry
 from seqserve.server import Ports, Server
 from seqserve.signals import LoadingInterrupt, StopSignals
+from seqserve.store import find_folders
 
 _log = structlog.get_logger(__name__)
 
@@ -80,6 +82,8 @@ async def _serve(config: ServerConfig) -> int:
     signals.install()
     metrics = Metrics()
     with signals.interrupting():
+        if config.preflight:
+            Preflights(config).check_all(find_folders(config.models))
         registry = Registry.open(config, metrics)
     # What is here now stays: no collection need look through it again, while everybody waits.
     gc.collect()

@@ -4,6 +4,7 @@ Work is counted here, after a request has been read and checked, and not by gRPC
 counts health checks and requests that never arrive.
 """
 
+import asyncio
 import threading
 from typing import Self
 
@@ -17,6 +18,7 @@ class Admission:
         self._max_outstanding = max_outstanding
         self._num_outstanding = 0
         self._lock = threading.Lock()
+        self._given_back = asyncio.Event()
 
     @property
     def num_outstanding(self) -> int:
@@ -43,6 +45,13 @@ class Admission:
         """Frees places; for :class:`Places`, which does so once."""
         with self._lock:
             self._num_outstanding -= num_sequences
+        self._given_back.set()
+
+    async def wait_until_idle(self) -> None:
+        """Waits until no place is held; new requests can keep it waiting. Event loop only."""
+        while self._num_outstanding:
+            self._given_back.clear()
+            await self._given_back.wait()
 
 
 class Places:

@@ -32,6 +32,28 @@ class ServerConfig(pydantic.BaseModel):
     models: Path = pydantic.Field(
         default=Path("models"), description="Folder of served models: NAME/VERSION/seqserve.json."
     )
+    preflight: bool = pydantic.Field(
+        default=True,
+        description="Whether each model is tried in a process of its own before it is opened: one "
+        "that crashes there is refused.",
+    )
+    preflight_seconds: float = pydantic.Field(
+        default=120.0, gt=0, le=_MAX_SECONDS, description="Time to try one model."
+    )
+    preflight_bytes: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="Memory to try one model with; 0: 1 GiB and four times its files. Not on cuda.",
+    )
+    watch_seconds: float = pydantic.Field(
+        default=0.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="How often to look for versions and labels that came or went; 0: never.",
+    )
+    allow_model_control: bool = pydantic.Field(
+        default=False, description="Whether calls may load and unload models."
+    )
     host: str = pydantic.Field(
         default="127.0.0.1", description="Address to listen on; 0.0.0.0 in a container."
     )

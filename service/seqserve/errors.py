@@ -3,6 +3,9 @@
 SeqserveError
  +-- InvalidRequestError     the request is wrong; names the field
  +-- ModelNotFoundError      no such model or version
+ +-- ModelLoadedError        the version is being served already
+ +-- ModelRefusedError       the version cannot be loaded, or must not be unloaded
+ +-- ModelControlError       models may not be loaded or unloaded by calls
  +-- UnsupportedTaskError    the model cannot do what was asked
  +-- OverloadedError         too much work is waiting; says when to come back
  +-- UnavailableError        starting, draining, or the engine is lost
@@ -34,6 +37,18 @@ class InvalidRequestError(SeqserveError):
 
 class ModelNotFoundError(SeqserveError):
     """No such model or version; the message lists what there is."""
+
+
+class ModelLoadedError(SeqserveError):
+    """The version that was to be loaded is being served already."""
+
+
+class ModelRefusedError(SeqserveError):
+    """A version cannot be loaded, or must not be unloaded; the message says why."""
+
+
+class ModelControlError(SeqserveError):
+    """The server does not let calls load or unload models."""
 
 
 class UnsupportedTaskError(SeqserveError):
@@ -79,6 +94,9 @@ class ConfigurationError(SeqserveError):
 STATUS_CODES: dict[type[SeqserveError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
+    ModelLoadedError: grpc.StatusCode.ALREADY_EXISTS,
+    ModelRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
+    ModelControlError: grpc.StatusCode.PERMISSION_DENIED,
     UnsupportedTaskError: grpc.StatusCode.UNIMPLEMENTED,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,

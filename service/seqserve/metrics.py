@@ -134,6 +134,18 @@ class Metrics:
             _MODEL,
             registry=registry,
         )
+        self.model_loads = Counter(
+            "seqserve_model_loads_total",
+            "Versions that were to be loaded while the server ran, by result.",
+            ("result",),
+            registry=registry,
+        )
+        self.model_load_duration = Histogram(
+            "seqserve_model_load_seconds",
+            "From the begin of a load to the switch, pre-flight included.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
 
 
 class ModelMetrics:
@@ -156,6 +168,19 @@ class ModelMetrics:
         self._source_tokens = metrics.source_tokens.labels(**labels)
         self._padding_tokens = metrics.padding_tokens.labels(**labels)
         self._target_tokens = metrics.target_tokens.labels(**labels)
+
+    def retire(self) -> None:
+        """Takes the gauges of a model that is gone off the page; what was counted stays."""
+        metrics = self._metrics
+        for gauge in (
+            metrics.waiting,
+            metrics.running,
+            metrics.live_rows,
+            metrics.cache_budget,
+            metrics.cache_reserved,
+            metrics.cache_used,
+        ):
+            gauge.remove(*self._labels.values())
 
     def set_load(
         self, *, num_waiting: int, num_running: int, num_live_rows: int, lane: int = 0

@@ -1,59 +1,72 @@
-"""The served models: found in a store, opened, started, looked up by name, version and task."""
+"""The served models: looked up by name, version or label, and task; versions come and go.
+
+All of it happens on the event loop, between two requests: a request finds either what was served
+before a change or what is served after it, and keeps what it has found.
+"""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import structlog
 
 from seqserve.config import ServerConfig
 from seqserve.device import check_device
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
-from seqserve.manifest import MANIFEST_FILE
 from seqserve.metrics import Metrics
 from seqserve.served_model import ServedModel, open_model
+from seqserve.store import LABELS_FILE, STABLE, Key, Labels, find_folders, read_labels
 from seqserve.task_record import Task
 
 _log = structlog.get_logger(__name__)
 
 
 class Registry:
-    """All served models of a server."""
+    """All served models of a server. What holds: every label means a version that is served."""
 
     def __init__(self, models: list[ServedModel]) -> None:
         self._models: dict[str, dict[str, ServedModel]] = {}
-        for model in sorted(models, key=_order):
-            self._models.setdefault(model.manifest.name, {})[model.manifest.version] = model
+        self._labels: dict[str, Labels] = {}
+        self._on_death: Callable[[ServedModel], None] | None = None
+        for model in models:
+            self.add(model)
 
     @classmethod
     def open(cls, config: ServerConfig, metrics: Metrics) -> "Registry":
         """Opens every model of the store.
 
         Raises:
-            ModelFolderError: The store is absent or empty, or one of its models cannot be served.
+            ModelFolderError: The store is absent or empty, one of its models cannot be served, or
+                a label means a version that there is not.
             ConfigurationError: The device cannot be used, or not for one of the models.
         """
         check_device(config.device)
-        store = config.models
-        if not store.is_dir():
-            raise ModelFolderError(f"{store} is not a folder; export a model into it first")
-        folders = sorted(path.parent for path in store.glob(f"*/*/{MANIFEST_FILE}"))
-        if not folders:
-            raise ModelFolderError(
-                f"{store} holds no model: there is no NAME/VERSION/{MANIFEST_FILE} in it; "
-                "write one with seqserve-export"
-            )
+        folders = find_folders(config.models)
         models = []
         for folder in folders:
             models.append(open_model(folder, config, metrics, num_models=len(folders)))
             budget = models[-1].budget
             cache_bytes = {} if budget is None else {"cache_bytes": budget.max_bytes}
             _log.info("model opened", model=models[-1].label, **cache_bytes)
-        return cls(models)
+        registry = cls(models)
+        for name, versions in registry._models.items():
+            labels = read_labels(config.models / name)
+            if pending := registry.set_labels(name, labels):
+                label, version = next(iter(pending.items()))
+                raise ModelFolderError(
+                    f"{config.models / name / LABELS_FILE}: label {label!r} means version "
+                    f"{version}, but the store has: {', '.join(versions)}"
+                )
+        return registry
 
     @property
     def models(self) -> list[ServedModel]:
         """All models, by name, then version."""
         return [model for versions in self._models.values() for model in versions.values()]
+
+    @property
+    def keys(self) -> set[Key]:
+        """Names and versions of all models."""
+        return {(model.manifest.name, model.manifest.version) for model in self.models}
 
     def tasks(self) -> set[Task]:
         """What at least one model can do."""
@@ -64,7 +77,8 @@ class Registry:
 
         Args:
             name: Empty when there is only one model (for the task).
-            version: Empty for the newest.
+            version: A number or a label; empty for what ``stable`` means, or the newest where
+                there is no such label.
             task: What it must be able to do; None for anything.
 
         Raises:
@@ -74,21 +88,35 @@ class Registry:
         if not name:
             name = self._only_name(task)
         if name not in self._models:
-            raise ModelNotFoundError(
-                f"there is no model {name!r}; there are: {', '.join(self._models)}"
-            )
-        versions = self._models[name]
+            found = ", ".join(self._models) or "none"
+            raise ModelNotFoundError(f"there is no model {name!r}; there are: {found}")
+        versions, labels = self._models[name], self._labels.get(name, {})
         if not version:
-            version = next(reversed(versions))
-        if version not in versions:
-            raise ModelNotFoundError(
-                f"model {name!r} has no version {version!r}; it has: {', '.join(versions)}"
-            )
-        model = versions[version]
+            version = labels.get(STABLE) or next(reversed(versions))
+        model = versions.get(labels.get(version, version))
+        if model is None:
+            found = ", ".join(map(self._describe, versions.values()))
+            raise ModelNotFoundError(f"model {name!r} has no version {version!r}; it has: {found}")
         if task is not None and task not in model.manifest.tasks:
             can = ", ".join(model.manifest.tasks)
             raise UnsupportedTaskError(f"model {name!r} cannot {task}; it can: {can}")
         return model
+
+    def labels(self, name: str) -> Labels:
+        """The labels of a model's versions."""
+        return dict(self._labels.get(name, {}))
+
+    def labels_of(self, model: ServedModel) -> list[str]:
+        """The labels that mean a version, sorted."""
+        labels = self._labels.get(model.manifest.name, {})
+        return sorted(
+            label for label, version in labels.items() if version == model.manifest.version
+        )
+
+    def _describe(self, model: ServedModel) -> str:
+        """A version with its labels, as in "3 (stable)"."""
+        labels = ", ".join(self.labels_of(model))
+        return f"{model.manifest.version} ({labels})" if labels else model.manifest.version
 
     def _only_name(self, task: Task | None) -> str:
         names = [
@@ -103,10 +131,48 @@ class Registry:
         return names[0]
 
     def start(self, on_death: Callable[[ServedModel], None]) -> None:
-        """Starts the workers, on the running event loop."""
-        loop = asyncio.get_running_loop()
+        """Starts the workers, on the running event loop, and those of models that come later."""
+        self._on_death = on_death
         for model in self.models:
-            model.lanes.start(loop, lambda model=model: on_death(model))  # type: ignore[misc]
+            self._start(model, on_death)
+
+    def _start(self, model: ServedModel, on_death: Callable[[ServedModel], None]) -> None:
+        model.lanes.start(asyncio.get_running_loop(), lambda: on_death(model))
+
+    def add(self, model: ServedModel) -> None:
+        """Serves a version; the newest answers requests that name none, unless labels say else."""
+        manifest = model.manifest
+        assert (manifest.name, manifest.version) not in self.keys, f"{model.label} is served twice"
+        if self._on_death is not None:
+            self._start(model, self._on_death)
+        versions = {**self._models.get(manifest.name, {}), manifest.version: model}
+        ordered = dict(sorted(versions.items(), key=lambda item: int(item[0])))
+        self._models = dict(sorted({**self._models, manifest.name: ordered}.items()))
+
+    def remove(self, model: ServedModel) -> None:
+        """Has no request find a version any more; its workers go on with what they have."""
+        assert not self.labels_of(model), f"{model.label} has a label"
+        versions = self._models[model.manifest.name]
+        del versions[model.manifest.version]
+        if not versions:
+            del self._models[model.manifest.name]
+
+    def set_labels(self, name: str, labels: Mapping[str, str]) -> Labels:
+        """Replaces the labels of a model's versions.
+
+        A label whose new version is not served stays where it was.
+
+        Returns:
+            Those labels with the versions they wait for.
+        """
+        versions, before = self._models.get(name, {}), self._labels.get(name, {})
+        pending = {label: version for label, version in labels.items() if version not in versions}
+        self._labels[name] = {
+            label: before[label] if label in pending else version
+            for label, version in labels.items()
+            if label not in pending or label in before
+        }
+        return pending
 
     async def close(self) -> None:
         """Stops the workers once they have answered what they took."""
@@ -114,7 +180,3 @@ class Registry:
             model.lanes.close()
         for model in self.models:
             await model.lanes.join()
-
-
-def _order(model: ServedModel) -> tuple[str, int]:
-    return model.manifest.name, int(model.manifest.version)

@@ -14,11 +14,13 @@ from seqserve.device_engine import DeviceEngine
 from seqserve.engine import EmbeddingEngine, Engine, GenerationEngine, PredictionEngine
 from seqserve.errors import ModelFolderError
 from seqserve.generation_graphs import open_device_graphs, open_generation_graphs
+from seqserve.graph_file import check_external_data
 from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes
 from seqserve.manifest import Manifest, read_manifest
 from seqserve.memory import available_memory
 from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.rehearsal import rehearse
 from seqserve.session import available_cpus
 from seqserve.shared_sessions import SharedSessions
 from seqserve.task_record import EmbeddingRecord
@@ -55,7 +57,12 @@ class ServedModel:
 
 
 def open_model(
-    folder: Path, config: ServerConfig, metrics: Metrics, *, num_models: int = 1
+    folder: Path,
+    config: ServerConfig,
+    metrics: Metrics,
+    *,
+    num_models: int = 1,
+    is_rehearsed: bool = False,
 ) -> ServedModel:
     """Reads, checks and opens a model folder; the worker is not started.
 
@@ -64,6 +71,7 @@ def open_model(
         config: The settings.
         metrics: Where it records.
         num_models: Models that share the memory, this one included.
+        is_rehearsed: Whether each lane runs a small input first.
 
     Raises:
         ModelFolderError: The folder cannot be served.
@@ -75,6 +83,8 @@ def open_model(
             f"{folder} holds {manifest.name}/{manifest.version}; a model folder is "
             "STORE/NAME/VERSION"
         )
+    _check_links(folder, manifest)
+    check_external_data(folder, manifest)
     check_format(manifest, config.device)
     source_tokenizer = Tokenizer(folder / manifest.source_tokenizer)
     _check_vocabulary(folder, source_tokenizer, manifest.source_vocabulary_size)
@@ -108,6 +118,9 @@ def open_model(
         # The steps of a device hardly take longer with more rows.
         preferred_batch_size=config.preferred_batch_size if config.device == "cpu" else None,
     )
+    if is_rehearsed:
+        for engine in engines:
+            rehearse(engine, folder, manifest, limits, budget)
     return ServedModel(
         manifest=manifest,
         source_tokenizer=source_tokenizer,
@@ -207,6 +220,21 @@ def _make_budget(
         needed_bytes=needed * len(engines),
     )
     return budget
+
+
+def _check_links(folder: Path, manifest: Manifest) -> None:
+    """Refuses files that lie elsewhere: whoever may write there could change them at any time.
+
+    Links within the folder are how Kubernetes mounts files.
+    """
+    home = folder.resolve()
+    for name in manifest.files:
+        target = (folder / name).resolve()
+        if not target.is_relative_to(home):
+            raise ModelFolderError(
+                f"{folder / name} is a link to {target}, outside of the model's folder; put the "
+                "file itself there"
+            )
 
 
 def _check_vocabulary(folder: Path, tokenizer: Tokenizer, num_embeddings: int) -> None:

@@ -17,6 +17,7 @@ from grpc_reflection.v1alpha import reflection
 
 from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
+from seqserve.loader import Loader
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.served_model import ServedModel
@@ -26,6 +27,7 @@ from seqserve.servicers.generation import GenerationServicer
 from seqserve.servicers.interceptor import CallInterceptor
 from seqserve.servicers.model import ModelServicer
 from seqserve.signals import StopSignals
+from seqserve.store_watch import StoreWatch
 from seqserve.task_record import Task
 from seqserve.v1 import (
     encoding_pb2,
@@ -77,6 +79,9 @@ class Server:
         self._lost: ServedModel | None = None
         self._stop_requested = asyncio.Event()
         self._calls = Calls()
+        self._loader = Loader(registry, config, metrics, self._announce_change)
+        self._store_watch = StoreWatch(registry, self._loader, config)
+        self._watching: asyncio.Task[None] | None = None
         self._server = grpc.aio.server(
             interceptors=[CallInterceptor(metrics, self._calls)], options=_channel_options(config)
         )
@@ -88,7 +93,7 @@ class Server:
             EncodingServicer(registry, config, self._calls), self._server
         )
         model_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(registry, config), self._server
+            ModelServicer(registry, self._loader, config), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
@@ -129,6 +134,8 @@ class Server:
         await self._server.start()
         await self._health_server.start()
         await self._announce(_SERVING)
+        if config.watch_seconds:
+            self._watching = asyncio.create_task(self._store_watch.run())
         return Ports(grpc_port, health_port, http.server_port)
 
     async def run(self, signals: StopSignals) -> int:
@@ -154,6 +161,9 @@ class Server:
         config = self._config
         await self._announce(_NOT_SERVING)
         await self._health.enter_graceful_shutdown()
+        if self._watching is not None:
+            self._watching.cancel()
+        self._loader.cancel()
         if num_left := await self._calls.drain(config.drain_seconds):
             _log.warning("drain ran out of time", unanswered=num_left)
             await self._calls.end(_END_SECONDS)
@@ -161,6 +171,7 @@ class Server:
         # call of ours is left by now.
         await self._server.stop(_CLOSE_SECONDS)
         await self._health_server.stop(_CLOSE_SECONDS)
+        await self._loader.close()
         await self._registry.close()
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
@@ -174,6 +185,10 @@ class Server:
         await self._health.set(MODEL_SERVICE, status)
         for service, wanted in _SERVICE_TASKS.items():
             await self._health.set(service, status if tasks & wanted else _NOT_SERVING)
+
+    async def _announce_change(self) -> None:
+        """Follows models that came or went; a server that is stopping has said its last word."""
+        await self._announce(_SERVING)
 
     def _on_worker_death(self, model: ServedModel) -> None:
         _log.error("worker lost, shutting down", model=model.label)

@@ -65,7 +65,7 @@ def test_unknown_settings_name_their_origin(tmp_path: Path) -> None:
     assert refusal({"max_batch": 3}).startswith("--max-batch is no setting; there are: ")
     assert refusal(file=file).startswith(f"max_batch in {file} is no setting; ")
     assert refusal(environment={"SEQSERVE_MAX_BATCH": "3"}).startswith(
-        "SEQSERVE_MAX_BATCH is no setting; there are: cache_bytes, "
+        "SEQSERVE_MAX_BATCH is no setting; there are: allow_model_control, "
     )
 
 

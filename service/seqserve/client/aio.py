@@ -18,6 +18,7 @@ from seqserve.client.generation_messages import (
     generate_stream_request,
     to_generation,
 )
+from seqserve.client.model_control import AsyncModelControl
 from seqserve.client.model_messages import (
     detokenize_request,
     to_models,
@@ -32,7 +33,7 @@ from seqserve.v1 import encoding_pb2_grpc, generation_pb2_grpc, model_pb2, model
 _Response = TypeVar("_Response")
 
 
-class AsyncClient(AsyncEncodingCalls):
+class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
     """A connection to a server, or to several behind one name. For one event loop.
 
     Every method raises :class:`CallError` when the call fails, and takes ``timeout_seconds`` to

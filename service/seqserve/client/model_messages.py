@@ -66,6 +66,7 @@ def _model(message: model_pb2.Model) -> ModelInfo:
         source_vocabulary_size=message.source_vocabulary_size,
         max_inputs_per_request=message.max_inputs_per_request,
         is_batch_invariant=message.is_batch_invariant,
+        labels=tuple(message.labels),
         generation=_generation(message.generation) if message.HasField("generation") else None,
         embedding=_embedding(message.embedding) if message.HasField("embedding") else None,
         **to_head_settings(message),

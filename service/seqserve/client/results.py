@@ -275,3 +275,5 @@ class ModelInfo:
     token_classification: TokenClassificationSettings | None = None
     reranking: RerankingSettings | None = None
     mask_filling: MaskFillingSettings | None = None
+    labels: tuple[str, ...] = ()
+    """What else the version may be called in requests, "stable", say."""

@@ -4,7 +4,7 @@ import click
 
 from seqserve.commands.embedding import embed
 from seqserve.commands.generation import generate
-from seqserve.commands.model import models
+from seqserve.commands.model import load, models, unload
 from seqserve.commands.prediction import classify, fill_mask, rerank, tag
 from seqserve.commands.scoring import score
 from seqserve.commands.tokenization import tokenize
@@ -18,5 +18,7 @@ COMMANDS: list[click.Command] = [
     rerank,
     fill_mask,
     models,
+    load,
+    unload,
     tokenize,
 ]

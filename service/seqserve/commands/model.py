@@ -1,4 +1,4 @@
-"""The command ``models``: what a server serves."""
+"""The commands ``models``, ``load`` and ``unload``: what a server serves, and how that changes."""
 
 import dataclasses
 import json
@@ -28,7 +28,7 @@ def models(call: Call) -> None:
     for info in infos:
         table.add_row(
             info.name,
-            info.version,
+            f"{info.version} ({', '.join(info.labels)})" if info.labels else info.version,
             ", ".join(info.tasks),
             info.family,
             info.dtype,
@@ -36,6 +36,46 @@ def models(call: Call) -> None:
             _describe(info),
         )
     Console().print(table)
+
+
+@click.command()
+@calling
+def load(call: Call) -> None:
+    """Has a server load the version of its store that --model and --version name.
+
+    The server tries it in a process of its own, opens it, and then serves it. It must allow this:
+    seqserve serve --allow-model-control.
+    """
+    _check_named(call)
+    with call.connect() as client:
+        info = client.load_model(call.model, call.version)
+    if call.as_json:
+        click.echo(json.dumps(dataclasses.asdict(info), ensure_ascii=False))
+    else:
+        click.echo(f"loaded {info.name}/{info.version}")
+
+
+@click.command()
+@calling
+def unload(call: Call) -> None:
+    """Has a server unload the version that --model and --version name.
+
+    Requests that have begun are answered first. The server must allow this: seqserve serve
+    --allow-model-control.
+    """
+    _check_named(call)
+    with call.connect() as client:
+        client.unload_model(call.model, call.version)
+    if call.as_json:
+        click.echo(json.dumps({"name": call.model, "version": call.version}))
+    else:
+        click.echo(f"unloaded {call.model}/{call.version}")
+
+
+def _check_named(call: Call) -> None:
+    """Refuses to guess which version is meant."""
+    if not (call.model and call.version):
+        raise click.UsageError("say which version: give --model and --version")
 
 
 def _describe(info: ModelInfo) -> str:

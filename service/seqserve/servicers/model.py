@@ -10,6 +10,8 @@ from typing import Any
 import grpc
 
 from seqserve.config import ServerConfig
+from seqserve.errors import InvalidRequestError, ModelControlError
+from seqserve.loader import Loader
 from seqserve.manifest import Manifest
 from seqserve.registry import Registry
 from seqserve.served_model import ServedModel
@@ -51,10 +53,11 @@ _ACTIVATIONS = {
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
-    """Answers from manifests and tokenizers; needs no worker."""
+    """Answers from manifests and tokenizers, which needs no worker; has models come and go."""
 
-    def __init__(self, registry: Registry, config: ServerConfig) -> None:
+    def __init__(self, registry: Registry, loader: Loader, config: ServerConfig) -> None:
         self._registry = registry
+        self._loader = loader
         self._config = config
 
     async def ListModels(  # noqa: N802
@@ -71,6 +74,25 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         """Describes one model."""
         model = self._registry.find(request.model_name, request.model_version, None)
         return model_pb2.GetModelResponse(model=self._describe(model))
+
+    async def LoadModel(  # noqa: N802
+        self, request: model_pb2.LoadModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.LoadModelResponse:
+        """Loads a version of the store."""
+        _check_control(request, self._config)
+        model = await self._loader.load(request.model_name, request.model_version)
+        return model_pb2.LoadModelResponse(model=self._describe(model))
+
+    async def UnloadModel(  # noqa: N802
+        self, request: model_pb2.UnloadModelRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> model_pb2.UnloadModelResponse:
+        """Unloads a version once its requests are answered."""
+        _check_control(request, self._config)
+        drain = await self._loader.withdraw(request.model_name, request.model_version)
+        await asyncio.shield(drain)
+        return model_pb2.UnloadModelResponse(
+            model=model_pb2.ModelReference(name=request.model_name, version=request.model_version)
+        )
 
     async def Tokenize(  # noqa: N802
         self, request: model_pb2.TokenizeRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -105,6 +127,7 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             source=manifest.provenance.source,
             max_inputs_per_request=self._config.max_inputs_per_request,
             is_batch_invariant=model.is_batch_invariant,
+            labels=self._registry.labels_of(model),
         )
         if manifest.generation is not None:
             message.generation.CopyFrom(
@@ -114,6 +137,22 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
             message.embedding.CopyFrom(_describe_embedding(manifest.embedding))
         _describe_head(manifest, message)
         return message
+
+
+def _check_control(
+    request: model_pb2.LoadModelRequest | model_pb2.UnloadModelRequest, config: ServerConfig
+) -> None:
+    """Refuses calls that are not allowed, or do not say what they mean."""
+    if not config.allow_model_control:
+        raise ModelControlError(
+            "calls may not load and unload models here (allow_model_control is off)"
+        )
+    for field, value in (
+        ("model_name", request.model_name),
+        ("model_version", request.model_version),
+    ):
+        if not value:
+            raise InvalidRequestError(field, f"`{field}` must not be empty")
 
 
 def _tokenize(

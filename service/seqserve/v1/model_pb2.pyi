@@ -521,6 +521,7 @@ class Model(_message.Message):
     RERANKING_FIELD_NUMBER: _builtins.int
     MASK_FILLING_FIELD_NUMBER: _builtins.int
     IS_BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
+    LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, as in requests."""
     version: _builtins.str
@@ -571,6 +572,13 @@ class Model(_message.Message):
     def mask_filling(self) -> Global___MaskFillingSettings:
         """Set for models that fill masks."""
 
+    @_builtins.property
+    def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What requests may call this version instead of its number, sorted. `stable` is the version of
+        requests that name none; the others mean what `labels.json` in the model's folder of the store
+        says.
+        """
+
     def __init__(
         self,
         *,
@@ -590,10 +598,11 @@ class Model(_message.Message):
         reranking: Global___RerankingSettings | None = ...,
         mask_filling: Global___MaskFillingSettings | None = ...,
         is_batch_invariant: _builtins.bool = ...,
+        labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "embedding", b"embedding", "generation", b"generation", "mask_filling", b"mask_filling", "reranking", b"reranking", "token_classification", b"token_classification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "is_batch_invariant", b"is_batch_invariant", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "is_batch_invariant", b"is_batch_invariant", "labels", b"labels", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -651,7 +660,9 @@ class GetModelRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     def __init__(
         self,
         *,
@@ -691,6 +702,106 @@ class GetModelResponse(_message.Message):
 Global___GetModelResponse: _TypeAlias = GetModelResponse  # noqa: Y015
 
 @_typing.final
+class LoadModelRequest(_message.Message):
+    """Asks to load a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model; must be set."""
+    model_version: _builtins.str
+    """Version of the model, a number; must be set."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelRequest: _TypeAlias = LoadModelRequest  # noqa: Y015
+
+@_typing.final
+class LoadModelResponse(_message.Message):
+    """A version was loaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___Model:
+        """The model as it is served now."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___Model | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LoadModelResponse: _TypeAlias = LoadModelResponse  # noqa: Y015
+
+@_typing.final
+class UnloadModelRequest(_message.Message):
+    """Asks to unload a version."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_NAME_FIELD_NUMBER: _builtins.int
+    MODEL_VERSION_FIELD_NUMBER: _builtins.int
+    model_name: _builtins.str
+    """Name of the model; must be set."""
+    model_version: _builtins.str
+    """Version of the model, a number; must be set."""
+    def __init__(
+        self,
+        *,
+        model_name: _builtins.str = ...,
+        model_version: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model_name", b"model_name", "model_version", b"model_version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelRequest: _TypeAlias = UnloadModelRequest  # noqa: Y015
+
+@_typing.final
+class UnloadModelResponse(_message.Message):
+    """A version was unloaded."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def model(self) -> Global___ModelReference:
+        """What is gone."""
+
+    def __init__(
+        self,
+        *,
+        model: Global___ModelReference | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UnloadModelResponse: _TypeAlias = UnloadModelResponse  # noqa: Y015
+
+@_typing.final
 class TokenizeRequest(_message.Message):
     """Asks for the tokens of texts."""
 
@@ -702,7 +813,9 @@ class TokenizeRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     @_builtins.property
     def texts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The texts; at least one, at most the server's limit of inputs per request."""
@@ -850,7 +963,9 @@ class DetokenizeRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     @_builtins.property
     def sequences(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenSequence]:
         """The sequences; at least one, at most the server's limit of inputs per request."""

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class ModelServiceStub(object):
-    """Says which models are served, and runs their tokenizers.
+    """Says which models are served, has them come and go, and runs their tokenizers.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,16 @@ class ModelServiceStub(object):
                 request_serializer=seqserve_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
                 response_deserializer=seqserve_dot_v1_dot_model__pb2.GetModelResponse.FromString,
                 _registered_method=True)
+        self.LoadModel = channel.unary_unary(
+                '/seqserve.v1.ModelService/LoadModel',
+                request_serializer=seqserve_dot_v1_dot_model__pb2.LoadModelRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_model__pb2.LoadModelResponse.FromString,
+                _registered_method=True)
+        self.UnloadModel = channel.unary_unary(
+                '/seqserve.v1.ModelService/UnloadModel',
+                request_serializer=seqserve_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
+                response_deserializer=seqserve_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
+                _registered_method=True)
         self.Tokenize = channel.unary_unary(
                 '/seqserve.v1.ModelService/Tokenize',
                 request_serializer=seqserve_dot_v1_dot_model__pb2.TokenizeRequest.SerializeToString,
@@ -58,7 +68,7 @@ class ModelServiceStub(object):
 
 
 class ModelServiceServicer(object):
-    """Says which models are served, and runs their tokenizers.
+    """Says which models are served, has them come and go, and runs their tokenizers.
     """
 
     def ListModels(self, request, context):
@@ -70,6 +80,36 @@ class ModelServiceServicer(object):
 
     def GetModel(self, request, context):
         """Describes one model: tasks, limits, defaults.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def LoadModel(self, request, context):
+        """Loads a version from the store, beside those that are served, and answers once it serves.
+
+        The version is tried in a process of its own, opened, and run once before any request finds it;
+        requests that name no version then go to it, if it is the newest and no version is `stable`.
+        Loads take turns. The load goes on when the caller leaves or its deadline passes.
+
+        PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the store
+        has no such version; the message lists what it has. ALREADY_EXISTS: the version is served.
+        FAILED_PRECONDITION: it cannot be served; the message says why, and what was served before
+        still is. UNAVAILABLE: the server shuts down.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnloadModel(self, request, context):
+        """Unloads a version, the last of its model, too, and answers once its memory is free.
+
+        No request finds it from then on. Those that have found it are answered first, which goes on
+        when the caller leaves or its deadline passes.
+
+        PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the version
+        is not served. FAILED_PRECONDITION: a label means it; the file `labels.json` is read again
+        before that is decided. UNAVAILABLE: the server shuts down.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -103,6 +143,16 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     request_deserializer=seqserve_dot_v1_dot_model__pb2.GetModelRequest.FromString,
                     response_serializer=seqserve_dot_v1_dot_model__pb2.GetModelResponse.SerializeToString,
             ),
+            'LoadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.LoadModel,
+                    request_deserializer=seqserve_dot_v1_dot_model__pb2.LoadModelRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_model__pb2.LoadModelResponse.SerializeToString,
+            ),
+            'UnloadModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnloadModel,
+                    request_deserializer=seqserve_dot_v1_dot_model__pb2.UnloadModelRequest.FromString,
+                    response_serializer=seqserve_dot_v1_dot_model__pb2.UnloadModelResponse.SerializeToString,
+            ),
             'Tokenize': grpc.unary_unary_rpc_method_handler(
                     servicer.Tokenize,
                     request_deserializer=seqserve_dot_v1_dot_model__pb2.TokenizeRequest.FromString,
@@ -122,7 +172,7 @@ def add_ModelServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class ModelService(object):
-    """Says which models are served, and runs their tokenizers.
+    """Says which models are served, has them come and go, and runs their tokenizers.
     """
 
     @staticmethod
@@ -169,6 +219,60 @@ class ModelService(object):
             '/seqserve.v1.ModelService/GetModel',
             seqserve_dot_v1_dot_model__pb2.GetModelRequest.SerializeToString,
             seqserve_dot_v1_dot_model__pb2.GetModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def LoadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.ModelService/LoadModel',
+            seqserve_dot_v1_dot_model__pb2.LoadModelRequest.SerializeToString,
+            seqserve_dot_v1_dot_model__pb2.LoadModelResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UnloadModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/seqserve.v1.ModelService/UnloadModel',
+            seqserve_dot_v1_dot_model__pb2.UnloadModelRequest.SerializeToString,
+            seqserve_dot_v1_dot_model__pb2.UnloadModelResponse.FromString,
             options,
             channel_credentials,
             insecure,

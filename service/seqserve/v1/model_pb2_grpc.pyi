@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class ModelServiceStub:
-    """Says which models are served, and runs their tokenizers."""
+    """Says which models are served, has them come and go, and runs their tokenizers."""
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
@@ -37,6 +37,28 @@ class ModelServiceStub:
     """Lists the served models, sorted by name, then version."""
     GetModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]
     """Describes one model: tasks, limits, defaults."""
+    LoadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]
+    """Loads a version from the store, beside those that are served, and answers once it serves.
+
+    The version is tried in a process of its own, opened, and run once before any request finds it;
+    requests that name no version then go to it, if it is the newest and no version is `stable`.
+    Loads take turns. The load goes on when the caller leaves or its deadline passes.
+
+    PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the store
+    has no such version; the message lists what it has. ALREADY_EXISTS: the version is served.
+    FAILED_PRECONDITION: it cannot be served; the message says why, and what was served before
+    still is. UNAVAILABLE: the server shuts down.
+    """
+    UnloadModel: _grpc.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]
+    """Unloads a version, the last of its model, too, and answers once its memory is free.
+
+    No request finds it from then on. Those that have found it are answered first, which goes on
+    when the caller leaves or its deadline passes.
+
+    PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the version
+    is not served. FAILED_PRECONDITION: a label means it; the file `labels.json` is read again
+    before that is decided. UNAVAILABLE: the server shuts down.
+    """
     Tokenize: _grpc.UnaryUnaryMultiCallable[_model_pb2.TokenizeRequest, _model_pb2.TokenizeResponse]
     """Splits text into the tokens the model would read. For models that are told languages: the
     tokens of the text alone, without those that tell the languages.
@@ -46,13 +68,35 @@ class ModelServiceStub:
 
 @_typing.type_check_only
 class ModelServiceAsyncStub(ModelServiceStub):
-    """Says which models are served, and runs their tokenizers."""
+    """Says which models are served, has them come and go, and runs their tokenizers."""
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListModels: _aio.UnaryUnaryMultiCallable[_model_pb2.ListModelsRequest, _model_pb2.ListModelsResponse]  # type: ignore[assignment]
     """Lists the served models, sorted by name, then version."""
     GetModel: _aio.UnaryUnaryMultiCallable[_model_pb2.GetModelRequest, _model_pb2.GetModelResponse]  # type: ignore[assignment]
     """Describes one model: tasks, limits, defaults."""
+    LoadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.LoadModelRequest, _model_pb2.LoadModelResponse]  # type: ignore[assignment]
+    """Loads a version from the store, beside those that are served, and answers once it serves.
+
+    The version is tried in a process of its own, opened, and run once before any request finds it;
+    requests that name no version then go to it, if it is the newest and no version is `stable`.
+    Loads take turns. The load goes on when the caller leaves or its deadline passes.
+
+    PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the store
+    has no such version; the message lists what it has. ALREADY_EXISTS: the version is served.
+    FAILED_PRECONDITION: it cannot be served; the message says why, and what was served before
+    still is. UNAVAILABLE: the server shuts down.
+    """
+    UnloadModel: _aio.UnaryUnaryMultiCallable[_model_pb2.UnloadModelRequest, _model_pb2.UnloadModelResponse]  # type: ignore[assignment]
+    """Unloads a version, the last of its model, too, and answers once its memory is free.
+
+    No request finds it from then on. Those that have found it are answered first, which goes on
+    when the caller leaves or its deadline passes.
+
+    PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the version
+    is not served. FAILED_PRECONDITION: a label means it; the file `labels.json` is read again
+    before that is decided. UNAVAILABLE: the server shuts down.
+    """
     Tokenize: _aio.UnaryUnaryMultiCallable[_model_pb2.TokenizeRequest, _model_pb2.TokenizeResponse]  # type: ignore[assignment]
     """Splits text into the tokens the model would read. For models that are told languages: the
     tokens of the text alone, without those that tell the languages.
@@ -61,7 +105,7 @@ class ModelServiceAsyncStub(ModelServiceStub):
     """Joins tokens to text."""
 
 class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Says which models are served, and runs their tokenizers."""
+    """Says which models are served, has them come and go, and runs their tokenizers."""
 
     @_abc_1.abstractmethod
     def ListModels(
@@ -78,6 +122,40 @@ class ModelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_model_pb2.GetModelResponse, _abc.Awaitable[_model_pb2.GetModelResponse]]:
         """Describes one model: tasks, limits, defaults."""
+
+    @_abc_1.abstractmethod
+    def LoadModel(
+        self,
+        request: _model_pb2.LoadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.LoadModelResponse, _abc.Awaitable[_model_pb2.LoadModelResponse]]:
+        """Loads a version from the store, beside those that are served, and answers once it serves.
+
+        The version is tried in a process of its own, opened, and run once before any request finds it;
+        requests that name no version then go to it, if it is the newest and no version is `stable`.
+        Loads take turns. The load goes on when the caller leaves or its deadline passes.
+
+        PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the store
+        has no such version; the message lists what it has. ALREADY_EXISTS: the version is served.
+        FAILED_PRECONDITION: it cannot be served; the message says why, and what was served before
+        still is. UNAVAILABLE: the server shuts down.
+        """
+
+    @_abc_1.abstractmethod
+    def UnloadModel(
+        self,
+        request: _model_pb2.UnloadModelRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_model_pb2.UnloadModelResponse, _abc.Awaitable[_model_pb2.UnloadModelResponse]]:
+        """Unloads a version, the last of its model, too, and answers once its memory is free.
+
+        No request finds it from then on. Those that have found it are answered first, which goes on
+        when the caller leaves or its deadline passes.
+
+        PERMISSION_DENIED: the server does not allow it (`allow_model_control`). NOT_FOUND: the version
+        is not served. FAILED_PRECONDITION: a label means it; the file `labels.json` is read again
+        before that is decided. UNAVAILABLE: the server shuts down.
+        """
 
     @_abc_1.abstractmethod
     def Tokenize(
