@@ -178,7 +178,6 @@ def test_graph_that_onnxruntime_does_not_know_is_refused(
     message = refusal(folder)
     assert message.startswith(f"{graph} is rejected by onnxruntime: ")
     assert named in message
-    print(message)
 
 
 def test_model_that_computes_no_numbers_is_refused(folder: Path) -> None:
@@ -191,6 +190,6 @@ def test_model_that_computes_no_numbers_is_refused(folder: Path) -> None:
     assert places["location"] == "weights.data"
     weights.write_bytes(bytes(data))
     seal(folder)
-    message = refusal(folder)
-    assert message.startswith(f"{folder} cannot be computed: ")
-    print(message)
+    assert refusal(folder) == (
+        f"{folder} cannot be computed: the model returned logits that are not finite"
+    )

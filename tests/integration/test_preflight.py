@@ -5,19 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
-import onnx
 import pytest
 
+from crashing_graph import plant_crash
 from processes import ROOT, start_process
 from seqserve.config import ServerConfig
 from seqserve.errors import ModelFolderError
 from seqserve.preflight_process import Preflights
-from served_folders import copy_version, seal
+from served_folders import copy_version
 
 CRASHED = (
     "{folder} ended its pre-flight process with signal 11 (SIGSEGV){said}: opening it would crash "
-    "the server; export the model again, or take it out of the store (or raise --preflight-bytes, if "
-    "memory is what it lacked)"
+    "the server; export the model again, or take it out of the store (or raise --preflight-bytes, "
+    "if memory is what it lacked)"
 )
 
 
@@ -25,40 +25,6 @@ CRASHED = (
 def folder(store: Path, tmp_path: Path) -> Path:
     """A model to spoil."""
     return copy_version(store / "tiny" / "1", tmp_path / "store" / "tiny" / "2")
-
-
-def plant_crash(folder: Path) -> None:
-    """Puts a graph into a model that crashes onnxruntime: functions that call functions."""
-    depth, domain = 3000, "com.example"
-    functions = [
-        onnx.helper.make_function(
-            domain,
-            f"f{index}",
-            ["x"],
-            ["y"],
-            [
-                onnx.helper.make_node("Identity", ["x"], ["y"])
-                if index == depth - 1
-                else onnx.helper.make_node(f"f{index + 1}", ["x"], ["y"], domain=domain)
-            ],
-            [onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid(domain, 1)],
-        )
-        for index in range(depth)
-    ]
-    values = [
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1]) for name in "ab"
-    ]
-    graph = onnx.helper.make_graph(
-        [onnx.helper.make_node("f0", ["a"], ["b"], domain=domain)], "g", values[:1], values[1:]
-    )
-    model = onnx.helper.make_model(
-        graph,
-        functions=functions,
-        opset_imports=[onnx.helper.make_opsetid("", 17), onnx.helper.make_opsetid(domain, 1)],
-        ir_version=9,
-    )
-    (folder / "encode.onnx").write_bytes(model.SerializeToString())
-    seal(folder)
 
 
 def refusal(folder: Path, **settings: object) -> str:

@@ -16,6 +16,7 @@ import structlog
 import torch
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from crashing_graph import plant_crash
 from seqserve.store_watch import StoreWatch
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 from seqserve_export.exporter import export_model
@@ -169,27 +170,33 @@ async def test_no_call_fails_while_versions_come_and_go(
     assert num_served >= 30
 
 
+@pytest.mark.parametrize("fault", ["damaged", "crashing"])
 async def test_version_that_fails_leaves_the_others_serving(
-    serving: MakeServer, versions: Path, live: Path
+    serving: MakeServer, versions: Path, live: Path, fault: str
 ) -> None:
     """It is refused, counted, and not tried again until it has changed."""
     async with serving(models=live) as running:
         watch = watch_of(running)
         folder = publish(versions, live, "tiny")
-        whole = (folder / "decode.onnx").read_bytes()
-        (folder / "decode.onnx").write_bytes(whole[: len(whole) // 2])
-        seal(folder)
+        whole = (folder / "encode.onnx").read_bytes()
+        if fault == "crashing":
+            plant_crash(folder)
+            problem = "ended its pre-flight process with signal 11 (SIGSEGV)"
+        else:
+            (folder / "encode.onnx").write_bytes(whole[: len(whole) // 2])
+            seal(folder)
+            problem = "encode.onnx is no ONNX file, or damaged"
         with structlog.testing.capture_logs() as logs:
             async with loaded(running) as load:
                 await watch.look()
                 await watch.look()
         refused = [one for one in logs if one["event"] == "model refused"]
         assert [one["model"] for one in refused] == ["tiny/2"]
-        assert "decode.onnx is no ONNX file, or damaged" in refused[0]["reason"]
+        assert problem in refused[0]["reason"]
         assert {version for _, version, _ in load.answers} == {"1"}
         value = running.metrics.registry.get_sample_value
         assert value("seqserve_model_loads_total", {"result": "refused"}) == 1
-        (folder / "decode.onnx").write_bytes(whole)
+        (folder / "encode.onnx").write_bytes(whole)
         seal(folder)
         await watch.look()
         assert (await generate(running))[0] == "2"
@@ -312,7 +319,7 @@ async def test_control_is_refused_with_the_reason(
         folder = publish(versions, live, "tiny")
         (folder / "tokenizer.json").write_text("{}", encoding="utf-8")
         write_labels(live, "sentence", stable="1")
-        stub = running.model
+        stub: Any = running.model
         for method, request, status in (
             (stub.LoadModel, load_request(""), "INVALID_ARGUMENT: `model_name` must not be empty"),
             (

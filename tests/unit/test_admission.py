@@ -1,5 +1,6 @@
 """Admission: a bounded number of sequences, all of a request or none."""
 
+import asyncio
 import threading
 
 import pytest
@@ -71,3 +72,19 @@ def test_places_given_back_early_are_given_back_once() -> None:
         with admission.admit(5):
             assert admission.num_outstanding == 5
     assert admission.num_outstanding == 0
+
+
+async def test_end_of_all_requests_can_be_waited_for() -> None:
+    """Places that are taken meanwhile are waited for, too."""
+    admission = Admission(5)
+    await admission.wait_until_idle()
+    first, second = admission.admit(2), admission.admit(1)
+    waiting = asyncio.ensure_future(admission.wait_until_idle())
+    await asyncio.sleep(0)
+    first.release()
+    third = admission.admit(1)
+    second.release()
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    third.release()
+    await asyncio.wait_for(waiting, 10)
