@@ -22,6 +22,7 @@ from seqserve.errors import (
     ModelRefusedError,
     UnavailableError,
 )
+from seqserve.memory import give_back_freed_memory
 from seqserve.metrics import Metrics
 from seqserve.preflight_process import Preflights
 from seqserve.registry import Registry
@@ -223,10 +224,12 @@ class Loader:
 
     async def _drain(self, model: ServedModel) -> None:
         """Lets requests that have found a model end, then its workers."""
-        key = model.manifest.name, model.manifest.version
+        key, label = (model.manifest.name, model.manifest.version), model.label
         await model.admission.wait_until_idle()
         model.lanes.close()
         await model.lanes.join()
         model.metrics.retire()
-        _log.info("model unloaded", model=model.label)
+        del model
+        await asyncio.to_thread(give_back_freed_memory)
+        _log.info("model unloaded", model=label)
         del self._drains[key]

@@ -30,6 +30,16 @@ def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
     return min(limits)
 
 
+def give_back_freed_memory() -> None:
+    """Has the C library give back to the system what is free; see ``malloc_trim(3)``.
+
+    For the end of a model: what it has left behind is more than a run could use again.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc has it
+        trim(0)
+
+
 def keep_freed_memory() -> bool:
     """Has the C library keep what is freed for the next run, up to 128 MiB, for this process.
 

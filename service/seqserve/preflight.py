@@ -6,6 +6,7 @@ last line of the output is a JSON object: ``{"model": "tiny/2", "seconds": 0.8, 
 or ``{"error": "..."}``; the exit code is 0 if the model can be served and 1 if not.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -63,11 +64,13 @@ def _bound(folder: Path, config: ServerConfig) -> None:
     os.nice(_NICENESS)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if config.device == "cpu":  # CUDA reserves the address space of the GPU
+        _, most = resource.getrlimit(resource.RLIMIT_DATA)
         limit = memory_limit(folder, config)
+        if most != resource.RLIM_INFINITY:
+            limit = min(limit, most)
         resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-    score = Path("/proc/self/oom_score_adj")
-    if score.is_file():
-        score.write_text("1000", encoding="ascii")
+    with contextlib.suppress(OSError):  # where /proc is read-only or not there
+        Path("/proc/self/oom_score_adj").write_text("1000", encoding="ascii")
 
 
 def _peak_memory() -> int:

@@ -33,6 +33,8 @@ _SETTINGS = (
 )
 """What decides whether a model can be opened; callers' secrets are none of a model's business."""
 _MAX_OUTPUT_BYTES = 65_536
+_MAX_AT_ONCE = 4
+"""Each takes some 110 MB beside its model."""
 
 
 class Preflights:
@@ -63,13 +65,14 @@ class Preflights:
         _log.info("model passed pre-flight", **verdict)
 
     def check_all(self, folders: Items[Path]) -> None:
-        """Tries models, as many at once as there are CPUs; ends them if it is interrupted.
+        """Tries models, several at once; ends them if it is interrupted.
 
         Raises:
             ModelFolderError: Some cannot be served; the message has a line of each.
         """
         problems = []
-        with concurrent.futures.ThreadPoolExecutor(available_cpus()) as executor:
+        num_threads = min(available_cpus(), _MAX_AT_ONCE)
+        with concurrent.futures.ThreadPoolExecutor(num_threads) as executor:
             try:
                 futures = [executor.submit(self.check, folder) for folder in folders]
                 for future in futures:

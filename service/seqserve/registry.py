@@ -6,6 +6,7 @@ before a change or what is served after it, and keeps what it has found.
 
 import asyncio
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 
@@ -26,7 +27,7 @@ class Registry:
     def __init__(self, models: list[ServedModel]) -> None:
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._labels: dict[str, Labels] = {}
-        self._on_death: Callable[[ServedModel], None] | None = None
+        self._on_death: Callable[[str], None] | None = None
         for model in models:
             self.add(model)
 
@@ -130,21 +131,22 @@ class Registry:
             raise ModelNotFoundError(f"`model_name` is empty, but the {what} are: {found}")
         return names[0]
 
-    def start(self, on_death: Callable[[ServedModel], None]) -> None:
-        """Starts the workers, on the running event loop, and those of models that come later."""
+    def start(self, on_death: Callable[[str], None]) -> None:
+        """Starts the workers, on the running event loop, and those of models that come later.
+
+        Args:
+            on_death: Called with the label of a model that has lost a worker.
+        """
         self._on_death = on_death
         for model in self.models:
-            self._start(model, on_death)
-
-    def _start(self, model: ServedModel, on_death: Callable[[ServedModel], None]) -> None:
-        model.lanes.start(asyncio.get_running_loop(), lambda: on_death(model))
+            _start(model, on_death)
 
     def add(self, model: ServedModel) -> None:
         """Serves a version; the newest answers requests that name none, unless labels say else."""
         manifest = model.manifest
         assert (manifest.name, manifest.version) not in self.keys, f"{model.label} is served twice"
         if self._on_death is not None:
-            self._start(model, self._on_death)
+            _start(model, self._on_death)
         versions = {**self._models.get(manifest.name, {}), manifest.version: model}
         ordered = dict(sorted(versions.items(), key=lambda item: int(item[0])))
         self._models = dict(sorted({**self._models, manifest.name: ordered}.items()))
@@ -180,3 +182,8 @@ class Registry:
             model.lanes.close()
         for model in self.models:
             await model.lanes.join()
+
+
+def _start(model: ServedModel, on_death: Callable[[str], None]) -> None:
+    # The label, since a worker that led back to its model would keep it when it is unloaded.
+    model.lanes.start(asyncio.get_running_loop(), partial(on_death, model.label))

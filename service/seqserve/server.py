@@ -20,7 +20,6 @@ from seqserve.errors import ConfigurationError
 from seqserve.loader import Loader
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
-from seqserve.served_model import ServedModel
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
@@ -76,7 +75,7 @@ class Server:
         self._config = config
         self._metrics = metrics
         self._health = health.aio.HealthServicer()
-        self._lost: ServedModel | None = None
+        self._lost: str | None = None
         self._stop_requested = asyncio.Event()
         self._calls = Calls()
         self._loader = Loader(registry, config, metrics, self._announce_change)
@@ -190,8 +189,8 @@ class Server:
         """Follows models that came or went; a server that is stopping has said its last word."""
         await self._announce(_SERVING)
 
-    def _on_worker_death(self, model: ServedModel) -> None:
-        _log.error("worker lost, shutting down", model=model.label)
+    def _on_worker_death(self, model: str) -> None:
+        _log.error("worker lost, shutting down", model=model)
         self._lost = model
         self._stop_requested.set()
 
