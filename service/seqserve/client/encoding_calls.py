@@ -135,7 +135,7 @@ class EncodingCalls:
         Args:
             batches: Lists of texts, of some ten each, say.
             model: Its name.
-            version: Its version; the newest if empty.
+            version: Its version or a label; if empty the one labelled stable, or the newest.
             normalize: Whether embeddings have length 1; None as the model was trained.
             truncate: Whether texts that are too long are cut.
             priority: Whose turn comes first.

@@ -166,7 +166,7 @@ class Client(EncodingCalls, ModelControl):
             targets: For one text its target, or its targets; for several inputs such an entry for
                 each.
             model: Its name.
-            version: Its version; the newest if empty.
+            version: Its version or a label; if empty the one labelled stable, or the newest.
             source_language: Of all inputs, or of each.
             target_language: Of all inputs, or of each.
             truncate: Whether sources that are too long are cut.

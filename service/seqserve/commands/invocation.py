@@ -13,7 +13,11 @@ from seqserve.client import CallError, Client
 
 _CALL_OPTIONS = (
     click.option("--model", default="", help="Name of the model; not needed if there is one."),
-    click.option("--version", default="", help="Version of the model; the newest by default."),
+    click.option(
+        "--version",
+        default="",
+        help="Version or label of the model; by default the stable one, or the newest.",
+    ),
     click.option(
         "--target",
         default="localhost:50051",

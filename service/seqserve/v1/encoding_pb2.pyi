@@ -140,7 +140,9 @@ class EmbedRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that embeds."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     normalize: _builtins.bool
     """Whether embeddings are scaled to length 1. Unset: as the model was trained to be used, which
     sparse embeddings are as they are.
@@ -594,7 +596,9 @@ class ClassifyRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that classifies."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     function_to_apply: Global___ScoreFunction.ValueType
     """What makes scores of logits. Default as the model was trained."""
     top_k: _builtins.int
@@ -780,7 +784,9 @@ class ClassifyTokensRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that classifies tokens."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     aggregation_strategy: Global___AggregationStrategy.ValueType
     """How tokens are joined to entities. Default not at all."""
     stride: _builtins.int
@@ -973,7 +979,9 @@ class RerankRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that reranks."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     query: _builtins.str
     """The query; not empty."""
     activation: _model_pb2.RerankingActivation.ValueType
@@ -1127,7 +1135,9 @@ class FillMaskRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that fills masks."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     top_k: _builtins.int
     """How many tokens are returned for each mask, the most probable. At least 1, at most the size of
     the vocabulary or the number of targets. Default 5, or the number of targets if that is less.

@@ -462,7 +462,9 @@ class GenerateRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     truncate: _builtins.bool
     """Whether sources that are longer than the model accepts are cut at their end. The reply then
     says how many tokens were cut. Default false: such a source is refused with INVALID_ARGUMENT.
@@ -749,7 +751,9 @@ class GenerateStreamRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     truncate: _builtins.bool
     """Whether a source that is longer than the model accepts is cut at its end. Default false."""
     priority: _priority_pb2.Priority.ValueType
@@ -940,7 +944,9 @@ class ScoreTargetsRequest(_message.Message):
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
-    """Version of the model; empty for the newest."""
+    """Version of the model, or one of its labels; empty for the one labelled `stable`, or the newest
+    where there is no such label.
+    """
     truncate: _builtins.bool
     """Whether sources that are longer than the model accepts are cut at their end. The reply then
     says how many tokens were cut. Default false. Targets are never cut.
