@@ -134,7 +134,7 @@ class Loader:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not self._is_closed:
+            if not task.cancelled():  # it is the caller who was
                 raise
             raise UnavailableError("the server is shutting down; try another replica") from None
 
@@ -149,7 +149,7 @@ class Loader:
                 raise ModelLoadedError(f"version {version} of model {name!r} is served already")
             folder = await self._find_folder(name, version)
             if drain := self._drains.get((name, version)):
-                await drain
+                await asyncio.shield(drain)
             started_at = time.monotonic()
             try:
                 model = await self._open(folder)

@@ -170,6 +170,8 @@ class Server:
         # call of ours is left by now.
         await self._server.stop(_CLOSE_SECONDS)
         await self._health_server.stop(_CLOSE_SECONDS)
+        if self._watching is not None:
+            await asyncio.gather(self._watching, return_exceptions=True)
         await self._loader.close()
         await self._registry.close()
         self._metrics_server.shutdown()

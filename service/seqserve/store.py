@@ -78,6 +78,9 @@ def scan(store: Path) -> dict[Key, ModelFolder]:
         raise ModelFolderError(f"{store} is not a folder any more")
     found = {}
     for folder in _folders(store):
+        # A pipe would be waited for, also when the server is to stop.
+        if not (folder / MANIFEST_FILE).is_file():
+            continue
         try:
             found[folder.parent.name, folder.name] = _look_at(folder)
         except FileNotFoundError:  # removed since it was listed

@@ -448,6 +448,23 @@ async def test_shutdown_ends_a_load(
         assert not preflights._running
 
 
+async def test_shutdown_ends_a_load_that_nobody_asked_for(
+    serving: MakeServer, versions: Path, live: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What follows the store ends with the server, and finds no fault with that."""
+    monkeypatch.setattr("seqserve.preflight_process._MODULE", "endless_preflight")
+    with structlog.testing.capture_logs() as logs:
+        async with serving(models=live, watch_seconds=0.01) as running:
+            publish(versions, live, "tiny")
+            preflights = running.server._loader._preflights
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not preflights._running:
+                    await asyncio.sleep(0.005)
+            await asyncio.wait_for(running.server.stop(), PATIENCE_SECONDS)
+    assert not preflights._running
+    assert not [one for one in logs if one["log_level"] in ("warning", "error")]
+
+
 async def test_caller_that_leaves_does_not_end_a_load(
     serving: MakeServer, versions: Path, live: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """What a store holds, and what follows from a look at it."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,14 @@ def test_folders_that_are_hidden_are_no_models(tmp_path: Path) -> None:
     for key in ("tiny/1", "tiny/.export-x", ".trash/1"):
         write_model(tmp_path, key)
     assert find_folders(tmp_path) == [tmp_path / "tiny" / "1"]
+    assert list(scan(tmp_path)) == keys("tiny/1")
+
+
+def test_manifest_that_is_no_file_is_not_read(tmp_path: Path) -> None:
+    """A look at the store ends, whatever lies in it."""
+    write_model(tmp_path, "tiny/1")
+    (tmp_path / "tiny" / "2").mkdir()
+    os.mkfifo(tmp_path / "tiny" / "2" / "seqserve.json")
     assert list(scan(tmp_path)) == keys("tiny/1")
 
 
