@@ -16,7 +16,7 @@ BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit check format proto bench bench-export bench-long parity train deploy-check clean
+.PHONY: help install demo serve test test-unit check format proto bench bench-export bench-long parity train deploy-check sbom clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -96,6 +96,17 @@ bench-long: $(VENV)/dev.stamp  ## Sends 100,000 calls of every kind; the server'
 
 train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
 	$(BIN)/python -m seqserve_export.recipes.g2p
+
+# An installation of its own, without pip, so that nothing is listed that a server does not have.
+sbom: $(BIN)/python  ## Lists what a server installs, as CycloneDX JSON: dist/seqserve.cdx.json.
+	$(PIP) --constraint constraints.txt --editable '.[sbom]'
+	$(PYTHON) -m venv --clear --without-pip $(VENV)/server
+	$(BIN)/python -m pip --python $(VENV)/server/bin/python install --quiet \
+		--disable-pip-version-check $(PIP_OPTIONS) --constraint constraints.txt '.[sentencepiece]'
+	mkdir -p dist
+	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
+		--output-reproducible --output-format JSON --output-file dist/seqserve.cdx.json \
+		$(VENV)/server/bin/python
 
 deploy-check:  ## Checks deploy/ with kubectl, hadolint and Kubernetes' schemas.
 	deploy/check.sh

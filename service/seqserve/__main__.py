@@ -11,6 +11,8 @@ import click
 import structlog
 
 import seqserve
+from seqserve.access import open_access
+from seqserve.certificate import open_certificate
 from seqserve.commands import COMMANDS
 from seqserve.config import CONFIG_VARIABLE, ServerConfig, read_config
 from seqserve.errors import ConfigurationError, ModelFolderError
@@ -81,6 +83,9 @@ async def _serve(config: ServerConfig) -> int:
     signals = StopSignals()
     signals.install()
     metrics = Metrics()
+    # The server reads both again; what is wrong with them is told before models are opened.
+    open_certificate(config)
+    open_access(config)
     with signals.interrupting():
         if config.preflight:
             Preflights(config).check_all(find_folders(config.models))

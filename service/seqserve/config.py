@@ -17,8 +17,8 @@ from seqserve.device import Device
 from seqserve.errors import ConfigurationError
 
 PREFIX = "SEQSERVE_"
-CLIENT_VARIABLES = frozenset({"SEQSERVE_TARGET", "SEQSERVE_TOKEN"})
-"""Variables with our prefix that the client's commands read; the server leaves them alone."""
+CLIENT_VARIABLES = frozenset({"SEQSERVE_TARGET"})
+"""Variables with our prefix that the client's commands alone read; the server leaves them be."""
 CONFIG_VARIABLE = "SEQSERVE_CONFIG"
 _MAX_SECONDS = 86_400
 """A day; gRPC counts milliseconds in 32 bits."""
@@ -147,6 +147,46 @@ class ServerConfig(pydantic.BaseModel):
         le=_MAX_SECONDS,
         description="Time to finish calls that began before SIGTERM.",
     )
+    tls_certificate: Path | None = pydantic.Field(
+        default=None,
+        description="PEM chain for TLS on the gRPC port, with tls_key; read again when it changes.",
+    )
+    tls_key: Path | None = pydantic.Field(
+        default=None, description="PEM key of tls_certificate, not encrypted."
+    )
+    tls_client_ca: Path | None = pydantic.Field(
+        default=None,
+        description="PEM certificates that must have signed those of callers (mutual TLS).",
+    )
+    token_file: Path | None = pydantic.Field(
+        default=None,
+        description="TOML file of bearer tokens, one of which callers must send; read again when "
+        "it changes.",
+    )
+    token: pydantic.SecretStr | None = pydantic.Field(
+        default=None,
+        description="A bearer token with all rights. Set SEQSERVE_TOKEN rather than the flag, "
+        "which other users of the machine can see.",
+    )
+    handshake_seconds: float = pydantic.Field(
+        default=10.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="Time to open a connection, TLS included; slower ones are closed.",
+    )
+    max_connection_age_seconds: float = pydantic.Field(
+        default=300.0,
+        gt=0,
+        le=_MAX_SECONDS,
+        description="After so long clients connect again, to spread over replicas and to show "
+        "their certificates; calls under way are finished.",
+    )
+    max_connection_streams: int = pydantic.Field(
+        default=4096,
+        ge=1,
+        le=2**31 - 1,
+        description="Calls of one connection at the same time; further ones wait in the client.",
+    )
     reflection: bool = pydantic.Field(
         default=True, description="Whether clients may list the services (grpcurl)."
     )
@@ -170,6 +210,10 @@ class ServerConfig(pydantic.BaseModel):
                 f"max_num_beams ({self.max_num_beams}) exceeds max_batch_size "
                 f"({self.max_batch_size})"
             )
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key must be set together")
+        if self.tls_client_ca is not None and self.tls_certificate is None:
+            raise ValueError("tls_client_ca has an effect with tls_certificate and tls_key only")
         if self.device == "cuda" and self.lanes > 1:
             raise ValueError(
                 f"lanes ({self.lanes}) must be 1 with device cuda: lanes would wait for each other "

@@ -2,6 +2,8 @@
 
 SeqserveError
  +-- InvalidRequestError     the request is wrong; names the field
+ +-- UnauthenticatedError    the caller sent no token that is known here
+ +-- PermissionDeniedError   the caller's token does not allow what was asked
  +-- ModelNotFoundError      no such model or version
  +-- ModelLoadedError        the version is being served already
  +-- ModelRefusedError       the version cannot be loaded, or must not be unloaded
@@ -33,6 +35,14 @@ class InvalidRequestError(SeqserveError):
         super().__init__(message)
         self.field = field
         """Path of the field in the request message, as in ``inputs[2].options.num_beams``."""
+
+
+class UnauthenticatedError(SeqserveError):
+    """The caller sent no token that is known here; the message says how to send one."""
+
+
+class PermissionDeniedError(SeqserveError):
+    """The caller's token does not allow what was asked."""
 
 
 class ModelNotFoundError(SeqserveError):
@@ -93,6 +103,8 @@ class ConfigurationError(SeqserveError):
 
 STATUS_CODES: dict[type[SeqserveError], grpc.StatusCode] = {
     InvalidRequestError: grpc.StatusCode.INVALID_ARGUMENT,
+    UnauthenticatedError: grpc.StatusCode.UNAUTHENTICATED,
+    PermissionDeniedError: grpc.StatusCode.PERMISSION_DENIED,
     ModelNotFoundError: grpc.StatusCode.NOT_FOUND,
     ModelLoadedError: grpc.StatusCode.ALREADY_EXISTS,
     ModelRefusedError: grpc.StatusCode.FAILED_PRECONDITION,

@@ -15,11 +15,15 @@ import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from seqserve.access import open_access
+from seqserve.certificate import open_certificate
 from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
 from seqserve.loader import Loader
+from seqserve.loopback import is_loopback
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
+from seqserve.servicers.authentication import AuthenticationInterceptor
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
@@ -51,6 +55,8 @@ _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 _MAX_PENDING_CALLS = 16_384
 """Calls that gRPC keeps for the event loop, without their messages; it drops what exceeds them."""
+_MAX_METADATA_BYTES = 16_384
+"""Of one call."""
 _END_SECONDS = 2.0
 """Given to calls that are ended, to send their status; more than a caller that does not read gets.
 """
@@ -71,6 +77,11 @@ class Server:
     """One server over one registry, on the running event loop."""
 
     def __init__(self, registry: Registry, config: ServerConfig, metrics: Metrics) -> None:
+        """Reads certificate and tokens.
+
+        Raises:
+            ConfigurationError: Their files cannot be used.
+        """
         self._registry = registry
         self._config = config
         self._metrics = metrics
@@ -81,9 +92,12 @@ class Server:
         self._loader = Loader(registry, config, metrics, self._announce_change)
         self._store_watch = StoreWatch(registry, self._loader, config)
         self._watching: asyncio.Task[None] | None = None
-        self._server = grpc.aio.server(
-            interceptors=[CallInterceptor(metrics, self._calls)], options=_channel_options(config)
-        )
+        self._certificate = open_certificate(config)
+        self._access = open_access(config)
+        interceptors: list[grpc.aio.ServerInterceptor] = [CallInterceptor(metrics, self._calls)]
+        if self._access is not None:
+            interceptors.append(AuthenticationInterceptor(self._access))
+        self._server = grpc.aio.server(interceptors=interceptors, options=_channel_options(config))
         self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(registry, config), self._server
@@ -118,7 +132,9 @@ class Server:
             ConfigurationError: A port is taken.
         """
         config = self._config
-        grpc_port = _bind(self._server, config.host, config.port, "port")
+        self._warn()
+        credentials = None if self._certificate is None else self._certificate.credentials()
+        grpc_port = _bind(self._server, config.host, config.port, "port", credentials)
         health_port = _bind(self._health_server, config.host, config.health_port, "health_port")
         try:
             http, thread = prometheus_client.start_http_server(
@@ -179,6 +195,25 @@ class Server:
         self._metrics_thread.join()
         _log.info("stopped")
 
+    def _warn(self) -> None:
+        """Logs what an operator may not have meant."""
+        host, client_ca = self._config.host, self._config.tls_client_ca
+        if self._certificate is not None:
+            self._certificate.report()
+        elif not is_loopback(host):
+            carried = "texts" if self._access is None else "texts and tokens"
+            _log.warning(
+                f"serving in the clear: the network can read and alter {carried}; set "
+                "tls_certificate and tls_key, or let a proxy or a mesh do it",
+                host=host,
+            )
+        if self._access is None and client_ca is None and not is_loopback(host):
+            _log.warning(
+                "serving whoever can connect; set token_file or tls_client_ca, or let a proxy or "
+                "a mesh decide who may",
+                host=host,
+            )
+
     async def _announce(self, status: int) -> None:
         """Sets the health of the process (empty name) and of each service."""
         tasks = self._registry.tasks()
@@ -197,9 +232,17 @@ class Server:
         self._stop_requested.set()
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int, setting: str) -> int:
+def _bind(
+    server: grpc.aio.Server,
+    host: str,
+    port: int,
+    setting: str,
+    credentials: grpc.ServerCredentials | None = None,
+) -> int:
     address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
+        if credentials is not None:
+            return server.add_secure_port(address, credentials)
         return server.add_insecure_port(address)
     except RuntimeError as error:
         raise ConfigurationError(
@@ -213,8 +256,8 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         # Two servers on one port would share its connections at random.
         ("grpc.so_reuseport", 0),
         ("grpc.max_receive_message_length", config.max_message_bytes),
-        # Admission refuses, with details, a time to retry and a metric. gRPC's own limits would
-        # refuse without any: streams of a connection, and calls that wait for the event loop.
+        # Admission refuses, with details, a time to retry and a metric. gRPC's own limit of calls
+        # that wait for the event loop would refuse without any.
         ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
         ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
         ("grpc.keepalive_time_ms", 60_000),
@@ -222,7 +265,15 @@ def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
         ("grpc.max_connection_idle_ms", 900_000),
-        ("grpc.max_connection_age_ms", 300_000),
-        ("grpc.max_connection_age_grace_ms", round(config.max_request_seconds * 1000) + 5000),
-        ("grpc.server_handshake_timeout_ms", 10_000),
+        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(config.max_request_seconds) + 5000),
+        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_seconds)),
+        ("grpc.max_concurrent_streams", config.max_connection_streams),
+        # gRPC refuses at random between the two, and says nothing of it.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
     ]
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(1, round(seconds * 1000))

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextvars
 from typing import Any, cast
 
 import grpc
 import pytest
 
+from seqserve.access import Access
+from seqserve.bearer_token import BearerToken
 from seqserve.errors import InvalidRequestError
 from seqserve.servicers.caller import caller_of
+from seqserve.servicers.grant import set_grant
 
 
 class FakeContext:
@@ -59,6 +63,20 @@ def test_names_that_are_no_names_are_refused(name: str | bytes) -> None:
     rule = f"must have 1 to 64 ASCII characters, but has {len(name)}"
     with pytest.raises(InvalidRequestError, match=rule):
         find("unix:", name)
+
+
+def test_name_of_the_token_is_the_caller() -> None:
+    """Wherever it calls from; a name beside it would let it take several shares."""
+    value = "0123456789abcdef"
+    token = BearerToken.model_validate({"name": "search", "value": value})
+    grant = Access(None, token).find(value)
+    assert grant is not None
+    context = contextvars.copy_context()
+    context.run(set_grant, grant)
+    assert context.run(find, "ipv4:10.0.0.1:4711") == "token search"
+    with pytest.raises(InvalidRequestError, match="has no effect here, where the name of the"):
+        context.run(find, "ipv4:10.0.0.1:4711", "batch")
+    assert find("unix:", "search") == "name search"  # another call
 
 
 def test_two_names_are_refused() -> None:

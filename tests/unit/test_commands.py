@@ -159,19 +159,36 @@ def test_token_is_not_sent_in_clear_to_another_machine() -> None:
     assert (result.exit_code, result.stderr) == (
         2,
         "error: the token would be sent to server.example:1 in clear; set `tls`, or leave `token` "
-        "out (the options are --tls, --ca, --caller, and --token or SEQSERVE_TOKEN)\n",
+        "out; where a mesh or a tunnel encrypts, set `allows_token_in_clear` (the options are "
+        "--tls, --ca, --cert, --key, --caller, --token-in-clear, and --token or SEQSERVE_TOKEN)\n",
     )
     assert isinstance(result.exception, SystemExit)
     assert CliRunner().invoke(main, [*arguments, "--tls"], env=environment).exit_code == 1
 
 
-def test_root_certificates_without_tls_are_wrong(tmp_path: Path) -> None:
+def test_token_in_clear_is_sent_with_a_warning() -> None:
+    """If --token-in-clear says so: one line on standard error before that of the call."""
+    arguments = ["models", "--target", "server.example:1", "--timeout", "0.1", "--token-in-clear"]
+    result = CliRunner().invoke(main, arguments, env={"SEQSERVE_TOKEN": "secret"})
+    warning, error = result.stderr.splitlines()
+    assert warning == (
+        "warning: the token is sent to server.example:1 in clear; unless something else encrypts "
+        "it, whoever is on the way can use it"
+    )
+    assert error.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("flag", "name"),
+    [("--ca", "root_certificates"), ("--cert", "certificate"), ("--key", "private_key")],
+)
+def test_certificates_without_tls_are_wrong(tmp_path: Path, flag: str, name: str) -> None:
     """They would be ignored."""
-    path = tmp_path / "ca.pem"
+    path = tmp_path / "file.pem"
     path.write_text("-----BEGIN CERTIFICATE-----\n", encoding="ascii")
-    result = CliRunner().invoke(main, ["models", "--ca", str(path)])
+    result = CliRunner().invoke(main, ["models", flag, str(path)])
     assert result.exit_code == 2
-    assert result.stderr.startswith("error: `root_certificates` has an effect with TLS only; ")
+    assert result.stderr.startswith(f"error: `{name}` has an effect with TLS only; ")
     assert result.stderr.count("\n") == 1
 
 

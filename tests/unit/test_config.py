@@ -73,7 +73,6 @@ def test_variables_of_others_are_left_alone() -> None:
     """The client's variables, the file's name and other prefixes are not settings."""
     environment = {
         "SEQSERVE_TARGET": "server:1",
-        "SEQSERVE_TOKEN": "secret",
         "SEQSERVE_CONFIG": "seqserve.toml",
         "OTHER_PORT": "1",
     }
@@ -82,7 +81,27 @@ def test_variables_of_others_are_left_alone() -> None:
 
 def test_client_variables_are_no_keys_of_the_file(tmp_path: Path) -> None:
     """What the client reads from its environment stays unknown in the server's file."""
-    assert "token in " in refusal(file=write(tmp_path, 'token = "secret"'))
+    assert "target in " in refusal(file=write(tmp_path, 'target = "server:1"'))
+
+
+def test_token_is_read_and_not_shown() -> None:
+    """By whatever prints the settings, or says what is wrong with them."""
+    config = read_config({}, None, {"SEQSERVE_TOKEN": "secret"})
+    assert config.token is not None
+    assert config.token.get_secret_value() == "secret"
+    assert "secret" not in repr(config)
+    assert "secret" not in refusal({"port": -1}, None, {"SEQSERVE_TOKEN": "secret"})
+
+
+def test_half_of_what_tls_needs_is_refused() -> None:
+    """It would be ignored, and the server would serve in the clear."""
+    both = {"tls_certificate": "a.crt", "tls_key": "a.key"}
+    for name, value in both.items():
+        assert "tls_certificate and tls_key must be set together" in refusal({name: value})
+    assert "tls_client_ca has an effect with tls_certificate and tls_key only" in refusal(
+        {"tls_client_ca": "ca.crt"}
+    )
+    assert read_config(both | {"tls_client_ca": "ca.crt"}, None, {}).tls_key == Path("a.key")
 
 
 @pytest.mark.parametrize(
@@ -102,6 +121,11 @@ def test_client_variables_are_no_keys_of_the_file(tmp_path: Path) -> None:
         ("max_tokens_per_request", 0),
         ("drain_seconds", -1),
         ("drain_seconds", "inf"),
+        ("handshake_seconds", 0),
+        ("handshake_seconds", 86401),
+        ("max_connection_age_seconds", "inf"),
+        ("max_connection_streams", 0),
+        ("max_connection_streams", 2**31),
         ("threads", 1025),
         ("threads", "many"),
         ("log_level", "loud"),
@@ -120,7 +144,14 @@ def test_values_out_of_range_name_their_origin(name: str, value: object, tmp_pat
 
 def test_largest_values_are_what_grpc_takes() -> None:
     """Both ends of a range belong to it, and a server can be made with them."""
-    config = read_config({"max_request_seconds": "86400", "max_message_bytes": 2**31 - 1}, None, {})
+    largest = {
+        "max_request_seconds": "86400",
+        "max_message_bytes": 2**31 - 1,
+        "handshake_seconds": 86400,
+        "max_connection_age_seconds": 86400,
+        "max_connection_streams": 2**31 - 1,
+    }
+    config = read_config(largest, None, {})
     options = dict(_channel_options(config))
     assert all(-(2**31) <= value < 2**31 for value in options.values())
 

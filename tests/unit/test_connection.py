@@ -58,6 +58,18 @@ def test_token_in_clear_to_another_machine_is_refused(target: str) -> None:
     assert not Connection(target=target).metadata()
 
 
+@pytest.mark.parametrize("kind", [Client, AsyncClient])
+async def test_token_in_clear_is_allowed_with_a_warning(kind: Any) -> None:
+    """Where something else encrypts it; the warning names target and line, and no token."""
+    with pytest.warns(
+        UserWarning, match="the token is sent to server:1 in clear; unless"
+    ) as caught:
+        kind("server:1", token="secret", allows_token_in_clear=True)
+    (warning,) = caught
+    assert warning.filename == __file__
+    assert "secret" not in str(warning.message)
+
+
 @pytest.mark.parametrize("name", ["root_certificates", "certificate", "private_key"])
 def test_certificates_without_tls_are_refused(name: str) -> None:
     """They would be ignored; the message names the setting."""

@@ -20,7 +20,9 @@ from seqserve.errors import (
     ModelNotFoundError,
     NoTokenLeftError,
     OverloadedError,
+    PermissionDeniedError,
     SeqserveError,
+    UnauthenticatedError,
     UnavailableError,
     UnsupportedTaskError,
 )
@@ -54,6 +56,8 @@ def detail(status: Status, kind: Any) -> Any:
     ("error", "code", "reason"),
     [
         (InvalidRequestError("inputs", "text"), "INVALID_ARGUMENT", "InvalidRequestError"),
+        (UnauthenticatedError("text"), "UNAUTHENTICATED", "UnauthenticatedError"),
+        (PermissionDeniedError("text"), "PERMISSION_DENIED", "PermissionDeniedError"),
         (ModelNotFoundError("text"), "NOT_FOUND", "ModelNotFoundError"),
         (UnsupportedTaskError("text"), "UNIMPLEMENTED", "UnsupportedTaskError"),
         (OverloadedError("text", 2.0), "RESOURCE_EXHAUSTED", "OverloadedError"),

@@ -1,11 +1,12 @@
 """How both clients connect: retries, balancing, keepalive, TLS, token."""
 
-import contextlib
 import dataclasses
-import ipaddress
 import json
+import warnings
 
 import grpc
+
+from seqserve.loopback import is_loopback
 
 _SCHEMES = ("dns", "ipv4", "ipv6", "passthrough")
 _LOCAL_SCHEMES = ("unix", "unix-abstract")
@@ -29,7 +30,9 @@ class Connection:
     target: str = "localhost:50051"
     """``host:port``, or ``dns:///name:port`` to spread calls over all addresses of a name."""
     token: str | None = None
-    """Sent as ``authorization: Bearer``; never in clear to another machine."""
+    """Sent as ``authorization: Bearer``; in clear to another machine only if that is allowed."""
+    allows_token_in_clear: bool = False
+    """Whether the token may go to another machine without ``tls``, as where a mesh encrypts."""
     tls: bool = False
     root_certificates: bytes | None = None
     """PEM, for TLS; None means the system's."""
@@ -58,9 +61,16 @@ class Connection:
                         f"`{name}` has an effect with TLS only; set `tls`, or leave it out"
                     )
             if self.token is not None and not is_local(self.target):
-                raise ValueError(
-                    f"the token would be sent to {self.target} in clear; set `tls`, or leave "
-                    "`token` out"
+                if not self.allows_token_in_clear:
+                    raise ValueError(
+                        f"the token would be sent to {self.target} in clear; set `tls`, or leave "
+                        "`token` out; where a mesh or a tunnel encrypts, set "
+                        "`allows_token_in_clear`"
+                    )
+                warnings.warn(
+                    f"the token is sent to {self.target} in clear; unless something else encrypts "
+                    "it, whoever is on the way can use it",
+                    stacklevel=4,
                 )
         if (self.certificate is None) != (self.private_key is None):
             raise ValueError("`certificate` and `private_key` must be set together")
@@ -112,17 +122,13 @@ def is_local(target: str) -> bool:
     addresses = target
     if colon and scheme in _SCHEMES:
         addresses = rest.rpartition("/")[2] if rest.startswith("//") else rest
-    return all(map(_is_loopback, addresses.split(",")))
+    return all(map(_leads_here, addresses.split(",")))
 
 
-def _is_loopback(address: str) -> bool:
+def _leads_here(address: str) -> bool:
     host = address
     if address.startswith("["):
         host = address[1:].partition("]")[0]
     elif address.count(":") == 1:
         host = address.partition(":")[0]
-    if host == "localhost":
-        return True
-    with contextlib.suppress(ValueError):  # a name
-        return ipaddress.ip_address(host).is_loopback
-    return False
+    return is_loopback(host)

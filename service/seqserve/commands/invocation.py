@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,27 @@ _CALL_OPTIONS = (
         help="Address of the server.",
     ),
     click.option("--token", envvar="SEQSERVE_TOKEN", help="Bearer token."),
+    click.option(
+        "--token-in-clear",
+        is_flag=True,
+        help="Send the token to another machine without --tls, as where a mesh encrypts.",
+    ),
     click.option("--caller", default="", help="Name to share the server with others under."),
     click.option("--tls/--no-tls", default=False, help="Connect with TLS."),
     click.option(
         "--ca",
         type=click.Path(path_type=Path, dir_okay=False, exists=True),
         help="Root certificates (PEM) for TLS instead of the system's.",
+    ),
+    click.option(
+        "--cert",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Certificate (PEM chain) of this caller for mutual TLS, with --key.",
+    ),
+    click.option(
+        "--key",
+        type=click.Path(path_type=Path, dir_okay=False, exists=True),
+        help="Key (PEM) of --cert.",
     ),
     click.option(
         "--timeout", type=float, default=60.0, show_default=True, help="Deadline in seconds."
@@ -66,9 +82,12 @@ class Call:
     version: str
     target: str
     token: str | None
+    token_in_clear: bool
     caller: str
     tls: bool
     ca: Path | None
+    cert: Path | None
+    key: Path | None
     timeout: float
     as_json: bool
 
@@ -86,20 +105,38 @@ class Call:
             sys.exit(1)
 
     def _open(self) -> Client:
-        """The client; options that it refuses become one line and exit code 2."""
+        """The client; options that it refuses become one line and exit code 2.
+
+        What it warns of becomes a line on standard error.
+        """
         try:
-            return Client(
-                self.target,
-                timeout_seconds=self.timeout,
-                token=self.token,
-                caller=self.caller,
-                tls=self.tls,
-                root_certificates=self.ca.read_bytes() if self.ca else None,
-            )
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                client = Client(
+                    self.target,
+                    timeout_seconds=self.timeout,
+                    token=self.token,
+                    allows_token_in_clear=self.token_in_clear,
+                    caller=self.caller,
+                    tls=self.tls,
+                    root_certificates=_read(self.ca),
+                    certificate=_read(self.cert),
+                    private_key=_read(self.key),
+                )
+            for warning in caught:
+                click.echo(f"warning: {warning.message}", err=True)
+            return client
         except ValueError as error:
-            hint = "the options are --tls, --ca, --caller, and --token or SEQSERVE_TOKEN"
+            hint = (
+                "the options are --tls, --ca, --cert, --key, --caller, --token-in-clear, and "
+                "--token or SEQSERVE_TOKEN"
+            )
             click.echo(f"error: {error} ({hint})", err=True)
             sys.exit(2)
+
+
+def _read(path: Path | None) -> bytes | None:
+    return None if path is None else path.read_bytes()
 
 
 def with_options(options: tuple[Callable[..., Any], ...]) -> Callable[..., Any]:

@@ -1,7 +1,8 @@
 """Who makes a call, to share a model fairly between callers.
 
-A caller may name itself in the metadata key ``seqserve-caller``; else it is the address it calls
-from. NOTE: the key is a hint: nobody checks it, until authentication sets it.
+Where callers have tokens, it is the name of the token. Else a caller may name itself in the
+metadata key ``seqserve-caller``, or is the address it calls from. NOTE: the key is a hint that
+nobody checks.
 """
 
 # The generic types of grpc exist only in its type stubs.
@@ -13,18 +14,28 @@ from typing import Any
 import grpc
 
 from seqserve.errors import InvalidRequestError
+from seqserve.servicers.grant import token_name
 
 CALLER_KEY = "seqserve-caller"
 _MAX_LENGTH = 64
 
 
 def caller_of(context: grpc.aio.ServicerContext[Any, Any]) -> str:
-    """Who calls; names and addresses cannot be taken for each other.
+    """Who calls; tokens, names and addresses cannot be taken for each other.
 
     Raises:
-        InvalidRequestError: The name is empty, too long, or given twice.
+        InvalidRequestError: The name is empty, too long, given twice, or given beside a token.
     """
     values = [value for key, value in context.invocation_metadata() or () if key == CALLER_KEY]
+    token = token_name()
+    if token is not None:
+        if values:
+            raise InvalidRequestError(
+                CALLER_KEY,
+                f"the metadata key `{CALLER_KEY}` has no effect here, where the name of the token "
+                "is the caller; leave it out",
+            )
+        return f"token {token}"
     if not values:
         return f"address {_host(context.peer())}"
     if len(values) > 1:

@@ -21,6 +21,7 @@ from seqserve.errors import (
     UnavailableError,
 )
 from seqserve.servicers.calls import Calls
+from seqserve.servicers.grant import wait_for_rate
 from seqserve.servicers.interceptor import ENDS
 from seqserve.servicers.status import DETAILS_KEY, to_status
 from seqserve.v1 import encoding_pb2
@@ -88,6 +89,7 @@ class EmbeddingStream:
         """Takes requests while there is room for their answers."""
         earlier: list[_Answer] = []
         while (message := await self._next()) is not grpc.aio.EOF:
+            await wait_for_rate()
             num_inputs = _count_inputs(message)
             await self._make_room(num_inputs)
             earlier = [answer for answer in earlier if not answer.done()]

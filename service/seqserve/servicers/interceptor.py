@@ -20,6 +20,7 @@ from google.protobuf.message import DecodeError
 from seqserve.errors import InvalidRequestError, SeqserveError
 from seqserve.metrics import Metrics
 from seqserve.servicers.calls import Calls
+from seqserve.servicers.grant import token_name
 from seqserve.servicers.status import Status, to_status
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +32,11 @@ ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """What ends a handler from outside; everything else it raises is a fault that has an answer."""
 _DEADLINE_SLACK = 0.01
 """Seconds, and part of the whole: gRPC rounds the deadline it sends up by as much."""
+
+
+def is_tracked(method: str) -> bool:
+    """Whether calls of a method are counted and logged, and their errors turned into a status."""
+    return method.startswith(_OURS)
 
 
 class _Malformed:
@@ -58,7 +64,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Replaces the handler by a wrapped one of the same arity."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method
-        if handler is None or not method.startswith(_OURS):
+        if handler is None or not is_tracked(method):
             return handler
         deserializer = _tolerant(handler.request_deserializer)
         if handler.request_streaming:
@@ -171,10 +177,12 @@ class _Call:
         metrics.requests_in_flight.labels(method=self._method).dec()
         metrics.requests.labels(method=self._method, code=code.name).inc()
         metrics.request_duration.labels(method=self._method).observe(seconds)
+        name = token_name()
         _log.info(
             "call",
             method=self._method,
             code=code.name,
             milliseconds=round(seconds * 1000, 2),
             request_id=self._request_id,
+            **({} if name is None else {"token_name": name}),
         )

@@ -15,6 +15,7 @@ from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.served_model import ServedModel
+from seqserve.servicers.grant import check_priority
 from seqserve.servicers.offloading import off_loop
 from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
@@ -45,11 +46,12 @@ def resolve_priority(value: int) -> Priority:
 
     Raises:
         InvalidRequestError: There is no such class.
+        PermissionDeniedError: It is not for the caller's token.
     """
     if value not in _PRIORITIES:
         known = ", ".join(f"{number} ({name})" for name, number in priority_pb2.Priority.items())
         raise InvalidRequestError("priority", f"`priority` must be one of {known}, but is {value}")
-    return _PRIORITIES[value]
+    return check_priority(_PRIORITIES[value])
 
 
 def check_count(num_inputs: int, field: str, config: ServerConfig) -> None:

@@ -1,0 +1,168 @@
+"""Whatever comes in on a connection, the server stays up and others are served."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from http2_frames import END_STREAM, PING, Frame, Http2Connection, Kind, call_headers
+from seqserve.v1 import encoding_pb2, model_pb2
+from serving import MakeServer, RunningServer
+
+PATIENCE_SECONDS = 20.0
+GENERATE = "/seqserve.v1.GenerationService/Generate"
+STREAM = "/seqserve.v1.GenerationService/GenerateStream"
+ENHANCE_YOUR_CALM = 11
+MAX_CONCURRENT_STREAMS = 3
+"""The number of the setting."""
+
+
+async def check_served(running: RunningServer) -> None:
+    """Computes something for another client, and answers probes."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        reply = await running.encoding.Embed(encoding_pb2.EmbedRequest(inputs=["a b"]))
+        assert len(reply.embeddings) == 1
+        async with grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.health}") as channel:
+            health = await health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest()
+            )
+            assert health.status == health_pb2.HealthCheckResponse.SERVING
+
+
+def num_in_flight(running: RunningServer) -> float:
+    """Calls whose messages have arrived and which are not answered."""
+    return sum(
+        sample.value
+        for metric in running.metrics.registry.collect()
+        if metric.name == "seqserve_requests_in_flight"
+        for sample in metric.samples
+    )
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"POST /seqserve.v1.ModelService/ListModels HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        bytes.fromhex("160301003f0100003b0303") + bytes(52),
+        random.Random(3).randbytes(4096),
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + random.Random(5).randbytes(4096),
+        bytes(65536),
+    ],
+    ids=["http-1.1", "http-1.1-post", "tls", "random", "random-after-preface", "zeros"],
+)
+async def test_other_protocols_are_hung_up_on(serving: MakeServer, data: bytes) -> None:
+    """The connection is closed, without waiting for the handshake's time to end."""
+    async with serving() as running:
+        reader, writer = await asyncio.open_connection("127.0.0.1", running.ports.grpc)
+        started_at = time.monotonic()
+        try:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                writer.write(data)
+                await reader.read()  # to the end
+        except ConnectionError:
+            pass  # closed while bytes were on their way
+        finally:
+            writer.close()
+        assert time.monotonic() - started_at < 5
+        await check_served(running)
+
+
+async def test_silent_connections_are_closed(serving: MakeServer) -> None:
+    """Each of 200 that say nothing at all, when the time for a handshake is over."""
+    async with serving(handshake_seconds=0.5) as running:
+        started_at = time.monotonic()
+        streams = [
+            await asyncio.open_connection("127.0.0.1", running.ports.grpc) for _ in range(200)
+        ]
+        await check_served(running)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await asyncio.gather(*(reader.read() for reader, _ in streams))
+        assert time.monotonic() - started_at >= 0.4
+        for _, writer in streams:
+            writer.close()
+        await check_served(running)
+
+
+async def test_calls_whose_messages_never_come_hold_nobody_up(serving: MakeServer) -> None:
+    """500 of them, held open: they count neither as in flight nor as outstanding."""
+    limits = {"max_outstanding": 8, "max_inputs_per_request": 8}
+    async with serving(**limits) as running, Http2Connection(running.ports.grpc) as connection:
+        for stream in range(1, 1001, 2):
+            connection.send(call_headers(stream, GENERATE if stream % 4 == 1 else STREAM))
+        await connection.settle()
+        for _ in range(3):
+            await check_served(running)
+        assert (num_in_flight(running), running.num_outstanding) == (0, 0)
+
+
+async def test_calls_that_are_reset_at_once_hold_nobody_up(serving: MakeServer) -> None:
+    """1000 of them: other calls are answered within a second meanwhile, and nothing is left."""
+    async with serving() as running, Http2Connection(running.ports.grpc) as connection:
+        reset = (8).to_bytes(4, "big")  # CANCEL
+        for stream in range(1, 2001, 2):
+            connection.send(
+                call_headers(stream, GENERATE), Frame(Kind.RST_STREAM, 0, stream, reset)
+            )
+        for _ in range(20):
+            started_at = time.monotonic()
+            await running.model.ListModels(model_pb2.ListModelsRequest())
+            assert time.monotonic() - started_at < 1
+        await check_served(running)
+        assert (num_in_flight(running), running.num_outstanding) == (0, 0)
+
+
+async def test_whoever_pings_too_often_is_sent_away(serving: MakeServer) -> None:
+    """GOAWAY with ENHANCE_YOUR_CALM, on that connection alone."""
+    async with serving() as running, Http2Connection(running.ports.grpc) as connection:
+        connection.send(*[PING] * 10)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            goaway = await connection.receive(Kind.GOAWAY)
+        assert int.from_bytes(goaway.payload[4:8], "big") == ENHANCE_YOUR_CALM
+        await check_served(running)
+
+
+async def test_connections_are_told_how_many_calls_they_may_have(serving: MakeServer) -> None:
+    """Clients keep further calls back until one of them has ended."""
+    async with serving(max_connection_streams=7) as running:
+        async with Http2Connection(running.ports.grpc) as connection:
+            settings = (await connection.receive(Kind.SETTINGS)).payload
+        pairs = [settings[start : start + 6] for start in range(0, len(settings), 6)]
+        told = {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}
+        assert told[MAX_CONCURRENT_STREAMS] == 7
+        request = encoding_pb2.EmbedRequest(inputs=["a b"])
+        replies = await asyncio.gather(*(running.encoding.Embed(request) for _ in range(40)))
+        assert len(replies) == 40
+
+
+@pytest.mark.parametrize("deadline", ["abc", "", "-1S", "99999999999S", "1X"])
+async def test_deadline_that_is_none_ends_the_call_alone(
+    serving: MakeServer, deadline: str
+) -> None:
+    """The caller gets a status, and the connection stays open."""
+    async with serving() as running, Http2Connection(running.ports.grpc) as connection:
+        message = Frame(Kind.DATA, END_STREAM, 1, bytes(5))
+        path = "/seqserve.v1.ModelService/ListModels"
+        connection.send(call_headers(1, path, grpc_timeout=deadline), message)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            frame = await connection.receive(Kind.HEADERS, Kind.RST_STREAM)
+            assert frame.stream == 1
+            await connection.settle()
+        await check_served(running)
+
+
+async def test_metadata_is_limited(serving: MakeServer) -> None:
+    """Up to 16 KiB is taken every time, more is refused every time."""
+    request = model_pb2.ListModelsRequest()
+    async with serving() as running:
+        for _ in range(5):
+            await running.model.ListModels(request, metadata=[("x-long", "a" * 15_000)])
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await running.model.ListModels(request, metadata=[("x-long", "a" * 17_000)])
+            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await check_served(running)
