@@ -6,8 +6,12 @@ former in use. Connections that are open go on with what they began with.
 """
 
 import contextlib
+import math
 import ssl
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc
 import structlog
@@ -22,11 +26,32 @@ _CERTIFICATE_MARK = b"-----BEGIN CERTIFICATE-----"
 _KEY_MARK = b"PRIVATE KEY-----"
 
 
+class _Verdict(NamedTuple):
+    """What a client that trusts the certificate finds."""
+
+    complaint: str
+    """Why it refuses the certificate; empty if it does not."""
+    expires_at: float
+    """Seconds since the epoch; infinite if unknown."""
+
+
 class Certificate:
     """A certificate with its key, and with who signs those of callers, if they must have one."""
 
-    def __init__(self, certificate: Path, key: Path, client_ca: Path | None = None) -> None:
+    def __init__(
+        self,
+        certificate: Path,
+        key: Path,
+        client_ca: Path | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Reads and tries the files.
+
+        Args:
+            certificate: The chain.
+            key: Of the first certificate in the chain.
+            client_ca: Who signs those of callers; None if they need none.
+            clock: Seconds since the epoch, for when the certificate ends.
 
         Raises:
             ConfigurationError: A file is missing or no PEM, or key and certificate do not fit.
@@ -34,17 +59,18 @@ class Certificate:
         self._certificate = certificate
         self._key = key
         self._client_ca = client_ca
+        self._clock = clock
         self._files: tuple[bytes, ...] | None = self._load()
-        self._complaint = self._try(self._files)
+        self._verdict = self._try(self._files)
         self._current = self._to_configuration(self._files)
 
     def report(self) -> None:
         """Logs what clients will be shown, and whether they will refuse it."""
-        if self._complaint:
+        if self._verdict.complaint:
             _log.warning(
                 "clients will refuse the certificate; renew it",
                 tls_certificate=str(self._certificate),
-                reason=self._complaint,
+                reason=self._verdict.complaint,
             )
 
     def credentials(self) -> grpc.ServerCredentials:
@@ -61,8 +87,9 @@ class Certificate:
         try:
             self._files = self._load()
             if self._files == former:
+                self._watch_expiry()
                 return None
-            self._complaint = self._try(self._files)
+            self._verdict = self._try(self._files)
         except ConfigurationError as error:
             if self._files != former:  # once for each state of the files
                 _log.error("certificate not renewed; the former stays in use", reason=str(error))
@@ -71,6 +98,12 @@ class Certificate:
         _log.info("certificate renewed", tls_certificate=str(self._certificate))
         self.report()
         return self._current
+
+    def _watch_expiry(self) -> None:
+        """Logs, once, that the certificate in use has come to its end."""
+        if self._clock() > self._verdict.expires_at:
+            self._verdict = _Verdict("certificate has expired", math.inf)
+            self.report()
 
     def _load(self) -> tuple[bytes, ...]:
         """Certificate, key, and who signs those of callers."""
@@ -82,10 +115,10 @@ class Certificate:
             files.append(_read(self._client_ca, "tls_client_ca", _CERTIFICATE_MARK))
         return tuple(files)
 
-    def _try(self, files: tuple[bytes, ...]) -> str:
-        """Why clients would refuse the certificate; empty if they would not."""
+    def _try(self, files: tuple[bytes, ...]) -> _Verdict:
+        """What clients will find."""
         try:
-            complaint = _shake_hands(self._certificate, self._key)
+            verdict = _shake_hands(self._certificate, self._key)
         except ssl.SSLError as error:
             raise ConfigurationError(
                 f"tls_key {self._key} does not fit tls_certificate {self._certificate} "
@@ -98,7 +131,7 @@ class Certificate:
         # NOTE: OpenSSL reads files only. What it tried is what was read if they are still the same.
         if self._load() != files:
             raise ConfigurationError(f"{self._certificate} or {self._key} changed while being read")
-        return complaint
+        return verdict
 
     def _to_configuration(self, files: tuple[bytes, ...]) -> grpc.ServerCertificateConfiguration:
         certificate, key, *authority = files
@@ -129,11 +162,8 @@ def _read(path: Path, setting: str, mark: bytes) -> bytes:
     return data
 
 
-def _shake_hands(certificate: Path, key: Path) -> str:
+def _shake_hands(certificate: Path, key: Path) -> _Verdict:
     """Lets OpenSSL talk to itself, with this certificate as the only one it trusts.
-
-    Returns:
-        Why the client refused the certificate; empty if it did not.
 
     Raises:
         ssl.SSLError: Key and certificate do not fit.
@@ -154,8 +184,10 @@ def _shake_hands(certificate: Path, key: Path) -> str:
                 with contextlib.suppress(ssl.SSLWantReadError):
                     side.do_handshake()
     except ssl.SSLCertVerificationError as error:
-        return error.verify_message
-    return ""
+        return _Verdict(error.verify_message, math.inf)
+    facts = client.getpeercert()
+    assert facts is not None
+    return _Verdict("", ssl.cert_time_to_seconds(str(facts["notAfter"])))
 
 
 def _check_authority(path: Path) -> None:

@@ -185,7 +185,7 @@ class ServerConfig(pydantic.BaseModel):
         default=4096,
         ge=1,
         le=2**31 - 1,
-        description="Calls of one connection at the same time; further ones wait in the client.",
+        description="Calls of one connection at the same time; further ones are UNAVAILABLE.",
     )
     reflection: bool = pydantic.Field(
         default=True, description="Whether clients may list the services (grpcurl)."

@@ -16,6 +16,7 @@ import pytest
 import structlog
 from google.protobuf.descriptor import MethodDescriptor
 
+from http2_frames import Http2Connection, call_headers
 from processes import read_metrics, start_process
 from seqserve.config import ServerConfig
 from seqserve.engine import GenerationEngine
@@ -120,6 +121,15 @@ async def call_all(channel: grpc.aio.Channel) -> set[str]:
     return statuses
 
 
+async def send_broken_metadata(port: int) -> None:
+    """What gRPC complains of by itself: values that are not what their keys promise."""
+    async with Http2Connection(port) as connection:
+        path = "/seqserve.v1.ModelService/ListModels"
+        for stream, more in enumerate(({"grpc_timeout": CANARY}, {"x_bin": f"{CANARY}!"})):
+            connection.send(call_headers(2 * stream + 1, path, **more))
+        await connection.settle()
+
+
 @pytest.mark.parametrize(
     "flags",
     [[], ["--log-format", "console"], ["--log-level", "debug"]],
@@ -134,6 +144,7 @@ async def test_texts_are_neither_logged_nor_counted_by(store: Path, flags: list[
     assert match, line
     async with grpc.aio.insecure_channel(match[1]) as channel:
         statuses = await call_all(channel)
+    await send_broken_metadata(int(match[1].rpartition(":")[2]))
     page = await read_metrics(int(match[2]))
     process.send_signal(signal.SIGTERM)
     output, errors = await asyncio.to_thread(process.communicate, timeout=30)

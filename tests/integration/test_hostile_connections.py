@@ -18,6 +18,7 @@ PATIENCE_SECONDS = 20.0
 GENERATE = "/seqserve.v1.GenerationService/Generate"
 STREAM = "/seqserve.v1.GenerationService/GenerateStream"
 ENHANCE_YOUR_CALM = 11
+REFUSED_STREAM = 7
 MAX_CONCURRENT_STREAMS = 3
 """The number of the setting."""
 
@@ -128,31 +129,43 @@ async def test_whoever_pings_too_often_is_sent_away(serving: MakeServer) -> None
 
 
 async def test_connections_are_told_how_many_calls_they_may_have(serving: MakeServer) -> None:
-    """Clients keep further calls back until one of them has ended."""
+    """What exceeds it is refused at once, and those before it go on."""
     async with serving(max_connection_streams=7) as running:
         async with Http2Connection(running.ports.grpc) as connection:
             settings = (await connection.receive(Kind.SETTINGS)).payload
+            await connection.settle()
+            for stream in range(1, 16, 2):
+                connection.send(call_headers(stream, GENERATE))
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                refused = await connection.receive(Kind.RST_STREAM)
+                await connection.settle()
+            await check_served(running)
         pairs = [settings[start : start + 6] for start in range(0, len(settings), 6)]
         told = {int.from_bytes(pair[:2], "big"): int.from_bytes(pair[2:], "big") for pair in pairs}
         assert told[MAX_CONCURRENT_STREAMS] == 7
-        request = encoding_pb2.EmbedRequest(inputs=["a b"])
-        replies = await asyncio.gather(*(running.encoding.Embed(request) for _ in range(40)))
-        assert len(replies) == 40
+        assert refused.stream == 15
+        assert int.from_bytes(refused.payload, "big") in (REFUSED_STREAM, ENHANCE_YOUR_CALM)
 
 
-@pytest.mark.parametrize("deadline", ["abc", "", "-1S", "99999999999S", "1X"])
+@pytest.mark.parametrize(
+    ("deadline", "status"),
+    [("abc", 13), ("", 13), ("-1S", 13), ("1X", 13), ("0n", 4), ("99999999999S", 0)],
+)
 async def test_deadline_that_is_none_ends_the_call_alone(
-    serving: MakeServer, deadline: str
+    serving: MakeServer, deadline: str, status: int
 ) -> None:
-    """The caller gets a status, and the connection stays open."""
+    """INTERNAL, or late already; one that is too far away is the server's own."""
     async with serving() as running, Http2Connection(running.ports.grpc) as connection:
         message = Frame(Kind.DATA, END_STREAM, 1, bytes(5))
         path = "/seqserve.v1.ModelService/ListModels"
         connection.send(call_headers(1, path, grpc_timeout=deadline), message)
         async with asyncio.timeout(PATIENCE_SECONDS):
-            frame = await connection.receive(Kind.HEADERS, Kind.RST_STREAM)
-            assert frame.stream == 1
+            frame = await connection.receive(Kind.HEADERS)
+            if not frame.flags & END_STREAM:
+                frame = await connection.receive(Kind.HEADERS)
             await connection.settle()
+        value = str(status).encode()
+        assert b"grpc-status" + bytes([len(value)]) + value in frame.payload
         await check_served(running)
 
 

@@ -1,5 +1,6 @@
 """The server's certificate: what is refused at the start, and how it follows its files."""
 
+import time
 from pathlib import Path
 
 import pytest
@@ -23,10 +24,10 @@ def pair(authority: Authority) -> Pair:
     return authority.issue()
 
 
-def refusal(*paths: Path) -> str:
+def refusal(certificate: Path, key: Path, client_ca: Path | None = None) -> str:
     """The message with which files are refused."""
     with pytest.raises(ConfigurationError) as caught:
-        Certificate(*paths)
+        Certificate(certificate, key, client_ca)
     return str(caught.value)
 
 
@@ -103,6 +104,20 @@ def test_expired_certificate_is_a_warning(tmp_path: Path, authority: Authority) 
             "reason": "certificate has expired",
             "log_level": "warning",
         }
+    ]
+
+
+def test_end_of_the_certificate_in_use_is_a_warning(tmp_path: Path, pair: Pair) -> None:
+    """Once, with the first connection after it."""
+    now = time.time()
+    certificate = Certificate(*pair.write(tmp_path), clock=lambda: now)
+    with structlog.testing.capture_logs() as logs:
+        assert certificate.renew() is None
+        assert logs == []
+        now += 2 * 86400
+        assert [certificate.renew() for _ in range(3)] == [None] * 3
+    assert [(log["log_level"], log["reason"]) for log in logs] == [
+        ("warning", "certificate has expired")
     ]
 
 

@@ -1,4 +1,4 @@
-"""Lets calls in by their bearer tokens, before a byte of their messages is read.
+"""Lets calls in by their bearer tokens, before any of their messages is parsed.
 
 Health is open, for probes. What nobody listed below is for administrators: whoever adds a service
 must say who may call it.
@@ -7,8 +7,10 @@ must say who may call it.
 # The generic types of grpc exist only in its type stubs.
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import uuid
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable
 from typing import Any
 
 import grpc
@@ -24,6 +26,8 @@ from seqserve.servicers.status import to_status
 _log = structlog.get_logger(__name__)
 _KEY = "authorization"
 _SCHEME = "bearer "
+_LISTEN_SECONDS = 1.0
+"""To callers of streams, before they are refused."""
 _HOW = "send the metadata key `authorization` once, with `Bearer TOKEN`"
 
 _OPEN = "/grpc.health.v1.Health/"
@@ -47,6 +51,14 @@ _CALLS_OF_ALL = frozenset(
 )
 """What every known caller may look at."""
 _INFERENCE = ("/inference.GRPCInferenceService/", "/seqserve.v1.")
+
+_MAKE: dict[tuple[bool, bool], Any] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""Makes a handler, by whether its requests and its responses are streams."""
 
 
 class AuthenticationInterceptor(grpc.aio.ServerInterceptor):
@@ -111,19 +123,26 @@ def _refusing(
     """A handler that ends calls with an error, without looking at what they bring."""
 
     async def refuse(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if handler.request_streaming:
+            await _listen(request)
         if is_tracked(method):
             raise error
         status = to_status(error, uuid.uuid4().hex)
         _log.info("call", method=method, code=status.code.name)
         await context.abort(status.code, status.message, status.metadata)
 
-    make: Any = {
-        (False, False): grpc.unary_unary_rpc_method_handler,
-        (False, True): grpc.unary_stream_rpc_method_handler,
-        (True, False): grpc.stream_unary_rpc_method_handler,
-        (True, True): grpc.stream_stream_rpc_method_handler,
-    }[handler.request_streaming, handler.response_streaming]
-    refusing: grpc.RpcMethodHandler[Any, Any] = make(
-        refuse, request_deserializer=bytes, response_serializer=handler.response_serializer
-    )
+    refusing: grpc.RpcMethodHandler[Any, Any] = _MAKE[
+        handler.request_streaming, handler.response_streaming
+    ](refuse, request_deserializer=bytes, response_serializer=handler.response_serializer)
     return refusing
+
+
+async def _listen(requests: AsyncIterable[bytes]) -> None:
+    """Lets a caller send its requests, for a while, and drops them.
+
+    In Python, a caller whose stream ends while it is sending does not get to know the status.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LISTEN_SECONDS):
+            async for _ in requests:
+                pass

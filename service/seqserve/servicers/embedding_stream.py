@@ -89,7 +89,6 @@ class EmbeddingStream:
         """Takes requests while there is room for their answers."""
         earlier: list[_Answer] = []
         while (message := await self._next()) is not grpc.aio.EOF:
-            await wait_for_rate()
             num_inputs = _count_inputs(message)
             await self._make_room(num_inputs)
             earlier = [answer for answer in earlier if not answer.done()]
@@ -107,11 +106,18 @@ class EmbeddingStream:
 
     async def _next(self) -> Any:
         """The next request; none follows once the server shuts down."""
-        reading = self._start(self._context.read())
+        reading = self._start(self._read_one())
         draining = self._start(self._calls.wait_for_drain())
         await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
         return reading.result() if reading.done() else grpc.aio.EOF
+
+    async def _read_one(self) -> Any:
+        """The next request, when the caller's token has a turn for it."""
+        message = await self._context.read()
+        if message is not grpc.aio.EOF:
+            await wait_for_rate()
+        return message
 
     async def _write(self) -> None:
         while (entry := await self._answers.get()) is not None:
