@@ -60,7 +60,8 @@ class Certificate:
         self._key = key
         self._client_ca = client_ca
         self._clock = clock
-        self._files: tuple[bytes, ...] | None = self._load()
+        self._reason = ""
+        self._files = self._load()
         self._verdict = self._try(self._files)
         self._current = self._to_configuration(self._files)
 
@@ -83,18 +84,20 @@ class Certificate:
 
     def renew(self) -> grpc.ServerCertificateConfiguration | None:
         """The new configuration if the files have changed. gRPC's threads, one at a time."""
-        former, self._files = self._files, None
         try:
-            self._files = self._load()
-            if self._files == former:
+            files = self._load()
+            if files == self._files:
+                self._reason = ""
                 self._watch_expiry()
                 return None
-            self._verdict = self._try(self._files)
+            verdict = self._try(files)
         except ConfigurationError as error:
-            if self._files != former:  # once for each state of the files
+            if str(error) != self._reason:  # once, though each connection tries again
                 _log.error("certificate not renewed; the former stays in use", reason=str(error))
+            self._reason = str(error)
             return None
-        self._current = self._to_configuration(self._files)
+        self._files, self._verdict, self._reason = files, verdict, ""
+        self._current = self._to_configuration(files)
         _log.info("certificate renewed", tls_certificate=str(self._certificate))
         self.report()
         return self._current
@@ -119,15 +122,17 @@ class Certificate:
         """What clients will find."""
         try:
             verdict = _shake_hands(self._certificate, self._key)
+            if self._client_ca is not None:
+                _check_authority(self._client_ca)
         except ssl.SSLError as error:
             raise ConfigurationError(
                 f"tls_key {self._key} does not fit tls_certificate {self._certificate} "
                 f"({_reason(error)}); both must come from one request for a certificate"
             ) from error
+        except OSError as error:  # gone since it was read
+            raise ConfigurationError(f"the files of TLS cannot be read: {error}") from error
         except ValueError as error:
             raise ConfigurationError(f"tls_key {self._key} {error}") from error
-        if self._client_ca is not None:
-            _check_authority(self._client_ca)
         # NOTE: OpenSSL reads files only. What it tried is what was read if they are still the same.
         if self._load() != files:
             raise ConfigurationError(f"{self._certificate} or {self._key} changed while being read")

@@ -2,10 +2,12 @@
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import structlog
 
+import seqserve.certificate as module
 from certificates import Authority, Pair
 from seqserve.certificate import Certificate, open_certificate
 from seqserve.config import ServerConfig
@@ -154,14 +156,43 @@ def test_half_of_a_new_pair_leaves_the_former_in_use(
 def test_files_that_become_what_they_were_are_no_news_to_callers(
     tmp_path: Path, authority: Authority, pair: Pair
 ) -> None:
-    """A slip that was taken back."""
+    """A slip that was taken back, and is told again when it is repeated."""
     certificate_path, key_path = pair.write(tmp_path)
     certificate = Certificate(certificate_path, key_path)
-    key_path.write_bytes(authority.issue().key)
-    assert certificate.renew() is None
-    key_path.write_bytes(pair.key)
-    certificate.renew()
-    assert certificate.renew() is None
+    wrong = authority.issue().key
+    with structlog.testing.capture_logs() as logs:
+        for key in (wrong, pair.key, wrong, pair.key):
+            key_path.write_bytes(key)
+            assert [certificate.renew() for _ in range(2)] == [None] * 2
+    assert [log["log_level"] for log in logs] == ["error"] * 2
+
+
+def test_files_that_change_while_they_are_tried_are_tried_again(
+    tmp_path: Path, authority: Authority, pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is served is what was tried, and a file that is gone for a moment does no harm."""
+    certificate_path, key_path = pair.write(tmp_path)
+    certificate = Certificate(certificate_path, key_path)
+    new, shake_hands = authority.issue(), module._shake_hands
+    new.write(tmp_path)
+
+    def disturb(certificate: Path, key: Path) -> Any:
+        verdict = shake_hands(certificate, key)
+        key_path.write_bytes(new.key + b"\n")
+        return verdict
+
+    def vanish(certificate: Path, key: Path) -> Any:
+        raise FileNotFoundError(2, "No such file or directory")
+
+    with structlog.testing.capture_logs() as logs:
+        for trial in (disturb, vanish):
+            monkeypatch.setattr(module, "_shake_hands", trial)
+            assert certificate.renew() is None
+        monkeypatch.undo()
+        assert certificate.renew() is not None
+    assert "changed while being read" in logs[0]["reason"]
+    assert "the files of TLS cannot be read: " in logs[1]["reason"]
+    assert logs[2]["event"] == "certificate renewed"
 
 
 def test_swapped_link_is_a_change(tmp_path: Path, authority: Authority, pair: Pair) -> None:

@@ -41,7 +41,8 @@ class Connection:
     private_key: bytes | None = None
     caller: str = ""
     """Who shares the server with others, for fairness: ASCII, at most 64 characters. Empty: all
-    calls from one address are one caller's."""
+    calls from one address are one caller's. Servers with tokens refuse it: there the token's name
+    is the caller."""
     retries: bool = True
     """Whether calls that were refused or did not arrive are tried again; they are idempotent."""
 
