@@ -14,6 +14,12 @@ BENCH ?= quick
 BENCH_OPTIONS ?=
 BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
+# The path before "=" stands for the folder behind it, so that names of others are no package of ours.
+FOREIGN_PROTOS := $(sort $(wildcard proto/inference/*.proto))
+FOREIGN_PATH := seqserve/inference_protocol/v2=proto/inference
+PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc \
+	--python_out=service --grpc_python_out=service \
+	--mypy_out=quiet:service --mypy_grpc_out=quiet:service
 
 .DEFAULT_GOAL := help
 .PHONY: help install demo serve test test-unit check format proto bench bench-export bench-long parity train deploy-check sbom clean
@@ -72,10 +78,9 @@ format: $(VENV)/dev.stamp  ## Formats the code and mends what can be mended.
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-proto: $(VENV)/dev.stamp  ## Generates service/seqserve/v1 from proto/.
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
-		--python_out=service --grpc_python_out=service \
-		--mypy_out=quiet:service --mypy_grpc_out=quiet:service $(PROTOS)
+proto: $(VENV)/dev.stamp  ## Generates the stubs of the server from proto/.
+	$(PROTOC) -I proto $(PROTOS)
+	$(PROTOC) -I $(FOREIGN_PATH) $(FOREIGN_PROTOS)
 
 parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; writes FAMILIES.md.
 	$(BIN)/python -m pytest tests/integration/test_encoder_decoder_parity.py \

@@ -21,6 +21,8 @@ from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
 from seqserve.loader import Loader
 from seqserve.loopback import is_loopback
+from seqserve.inference_protocol.servicer import InferenceServicer
+from seqserve.inference_protocol.v2 import open_inference_pb2, open_inference_pb2_grpc
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.servicers.authentication import AuthenticationInterceptor
@@ -46,6 +48,7 @@ _log = structlog.get_logger(__name__)
 GENERATION_SERVICE = generation_pb2.DESCRIPTOR.services_by_name["GenerationService"].full_name
 ENCODING_SERVICE = encoding_pb2.DESCRIPTOR.services_by_name["EncodingService"].full_name
 MODEL_SERVICE = model_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name
+INFERENCE_SERVICE = open_inference_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].full_name
 _SERVICE_TASKS = {
     GENERATION_SERVICE: {Task.GENERATE},
     ENCODING_SERVICE: set(Task) - {Task.GENERATE},
@@ -108,6 +111,9 @@ class Server:
         model_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(registry, self._loader, config), self._server
         )
+        open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
+            InferenceServicer(registry, config, metrics, self._calls, self._health), self._server
+        )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)
         if config.reflection:
@@ -115,6 +121,7 @@ class Server:
                 GENERATION_SERVICE,
                 ENCODING_SERVICE,
                 MODEL_SERVICE,
+                INFERENCE_SERVICE,
                 health.SERVICE_NAME,
                 reflection.SERVICE_NAME,
             )
@@ -219,6 +226,7 @@ class Server:
         tasks = self._registry.tasks()
         await self._health.set("", status)
         await self._health.set(MODEL_SERVICE, status)
+        await self._health.set(INFERENCE_SERVICE, status)
         for service, wanted in _SERVICE_TASKS.items():
             await self._health.set(service, status if tasks & wanted else _NOT_SERVING)
 

@@ -24,7 +24,12 @@ from seqserve.servicers.grant import token_name
 from seqserve.servicers.status import Status, to_status
 
 _log = structlog.get_logger(__name__)
-_OURS = ("/seqserve.v1.",)
+_OURS = ("/seqserve.v1.", "/inference.")
+_PROBES = tuple(
+    f"/inference.GRPCInferenceService/{name}"
+    for name in ("ServerLive", "ServerReady", "ModelReady")
+)
+"""Answered while the server shuts down, too: they say so."""
 _ABORT_SECONDS = 1.0
 _GONE = (asyncio.CancelledError, grpc.aio.InternalError)
 """What a handler meets when its caller has gone: a write may fail before gRPC cancels it."""
@@ -126,7 +131,8 @@ class _Call:
 
     def begin(self, request: Any) -> None:
         """Refuses what comes too late or could not be read."""
-        self._calls.begin()
+        if self._method not in _PROBES:
+            self._calls.begin()
         if isinstance(request, _Malformed):
             raise InvalidRequestError("", "the request's bytes are not a message of its type")
 
