@@ -1,11 +1,7 @@
 """The Open Inference Protocol, called with Triton's own client."""
 
-import asyncio
-import json
-import os
-import sys
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,48 +9,13 @@ import pytest
 from seqserve.inference_protocol.v2 import open_inference_pb2
 from seqserve.sequence import Sequence
 from seqserve.v1 import encoding_pb2, generation_pb2
-from serving import MakeServer, RunningServer
+from serving import MakeServer
+from triton_calls import Kind, call, infer, texts, work
 
-TESTS = Path(__file__).parents[1]
-ROOT = TESTS.parent
-PATIENCE_SECONDS = 60.0
 TEXTS = ["a b c", "c b", "d e f g h a b"]
 SENTENCES = ["the cat sat on the mat", "a dog slept under the old table"]
-Kind = Literal["sync", "aio"]
 
 each_kind = pytest.mark.parametrize("kind", ["sync", "aio"])
-
-
-async def call(running: RunningServer, kind: Kind, *calls: dict[str, Any]) -> list[Any]:
-    """What Triton's client returns for calls."""
-    target = f"127.0.0.1:{running.ports.grpc}"
-    results: list[Any] = await work({"target": target, "kind": kind, "calls": calls})
-    return results
-
-
-async def work(job: dict[str, Any]) -> Any:
-    """What Triton's client finds out, in a process of its own."""
-    paths = [str(ROOT / "service"), *filter(None, [os.environ.get("PYTHONPATH")])]
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, str(TESTS / "triton_process.py")),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
-    )
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        output, _ = await process.communicate(json.dumps(job).encode())
-    assert process.returncode == 0
-    return json.loads(output)
-
-
-def infer(model: str, *inputs: tuple[str, str, list[Any]], **arguments: Any) -> dict[str, Any]:
-    """One call of ``infer``."""
-    return {"method": "infer", "model_name": model, "inputs": inputs, **arguments}
-
-
-def texts(*values: str, name: str = "text") -> tuple[str, str, list[Any]]:
-    """A tensor of texts."""
-    return (name, "BYTES", list(values))
 
 
 def to_float32(values: Any) -> Any:
@@ -388,7 +349,8 @@ async def test_errors_have_codes_and_names_of_the_tensors(kind: Kind, serving: M
             infer("sentence", texts("a"), parameters={"beams": 1}),
             "INVALID_ARGUMENT",
             "`beams` is no parameter for these inputs; there are: dimensions, normalize, priority, "
-            "prompt_name, return_token_embeddings, stride, timeout, truncate, truncation_direction",
+            "prompt_name, return_token_embeddings, return_windows, stride, timeout, truncate, "
+            "truncation_direction",
         ),
         (
             infer("sentence", texts("a", name="txt")),

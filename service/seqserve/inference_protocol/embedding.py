@@ -1,5 +1,7 @@
 """Embedding: texts to vectors, with the states of their tokens if they are asked for."""
 
+from collections.abc import Sequence as Items
+
 import numpy as np
 
 from seqserve.inference_protocol.parameter import set_fields
@@ -9,7 +11,8 @@ from seqserve.served_model import ServedModel
 from seqserve.v1 import encoding_pb2
 
 _STATES = "last_hidden_state"
-_FLAG = "return_token_embeddings"
+_WINDOWS = "window_embedding"
+_WINDOW_FIELDS = ("start_offset", "end_offset", "token_count")
 _PARAMETERS = (
     *("dimensions", "normalize", "prompt_name", "stride", "truncate"),
     "truncation_direction",
@@ -20,14 +23,19 @@ def embedding_signatures(model: ServedModel) -> list[Signature]:
     """With texts or with token ids."""
     record = model.manifest.embedding
     assert record is not None
+    size = record.embedding_size
     outputs = [
-        Output("embedding", "FP32", (-1, record.embedding_size)),
+        Output("embedding", "FP32", (-1, size)),
         Output("token_count", "INT32", (-1,)),
         Output("truncated_token_count", "INT32", (-1,)),
+        _of_windows(_WINDOWS, "FP32", (-1, -1, size)),
+        *(_of_windows(f"window_{name}", "INT32", (-1, -1)) for name in _WINDOW_FIELDS),
+        _of_windows("window_count", "INT32", (-1,)),
     ]
     if record.token_embedding_size is not None:
         shape = (-1, -1, record.token_embedding_size)
-        outputs.append(Output(_STATES, "FP32", shape, is_default=False, flag=_FLAG))
+        states = Output(_STATES, "FP32", shape, is_default=False, flag="return_token_embeddings")
+        outputs.append(states)
     text = Input("text", "BYTES", (-1,), is_required=True)
     return [Signature((text,), tuple(outputs), _PARAMETERS, embed), token_signature(model)]
 
@@ -41,6 +49,7 @@ async def embed(call: Call) -> Tensors:
         inputs=call.texts("text"),
         priority=call.priority,
         return_token_embeddings=_STATES in call.asked,
+        return_windows=any(name.startswith("window_") for name in call.asked),
     )
     set_fields(request, call.parameters)
     response = await call.services.encoding.Embed(request, call.context)
@@ -51,4 +60,22 @@ async def embed(call: Call) -> Tensors:
     if request.return_token_embeddings:
         states = [[token.values for token in one.token_embeddings] for one in embeddings]
         tensors[_STATES] = stack(states, 3, np.float32)
+    if request.return_windows:
+        tensors |= _to_windows([one.windows for one in embeddings])
+    return tensors
+
+
+def _of_windows(name: str, datatype: str, shape: tuple[int, ...]) -> Output:
+    return Output(name, datatype, shape, is_default=False, flag="return_windows")
+
+
+def _to_windows(rows: Items[Items[encoding_pb2.EmbeddingWindow]]) -> Tensors:
+    """The windows of each text; ``window_count`` tells how many of a row are some."""
+    tensors = {
+        _WINDOWS: stack([[one.values for one in row] for row in rows], 3, np.float32),
+        "window_count": stack([len(row) for row in rows], 1, np.int32),
+    }
+    for name in _WINDOW_FIELDS:
+        values = [[getattr(one, name) for one in row] for row in rows]
+        tensors[f"window_{name}"] = stack(values, 2, np.int32)
     return tensors

@@ -12,7 +12,12 @@ from seqserve.inference_protocol.embedding import embedding_signatures
 from seqserve.inference_protocol.error_path import renamed
 from seqserve.inference_protocol.generation import generate_stream, generation_signatures
 from seqserve.inference_protocol.mask_filling import mask_filling_signatures
-from seqserve.inference_protocol.parameter import check_names, read_flag, read_parameters
+from seqserve.inference_protocol.parameter import (
+    check_names,
+    read_flag,
+    read_parameters,
+    shorten,
+)
 from seqserve.inference_protocol.reranking import reranking_signatures
 from seqserve.inference_protocol.schedule import (
     TimedContext,
@@ -48,7 +53,7 @@ _SIGNATURES: dict[Task, Callable[[ServedModel], list[Signature]]] = {
 _SCHEDULING = ("priority", "timeout")
 FINAL_RESPONSE = "triton_final_response"
 _EMPTY_FINAL_RESPONSE = "triton_enable_empty_final_response"
-"""Asks for a response that marks the end, which streams of ours always have."""
+"""Whether the end is to be marked by a response, which it is in every stream of ours."""
 
 WriteResponse = Callable[[open_inference_pb2.ModelInferResponse], Awaitable[None]]
 
@@ -91,10 +96,10 @@ class Inference:
         Raises:
             SeqserveError: As the servicer of the task does.
         """
+        call, signature = self._read(request, context, is_stream=False)
         with renamed():
-            call, signature = self._read(request, context, is_stream=False)
             tensors = await signature.answer(call)
-            return _respond(request, call, signature, tensors)
+        return _respond(request, call, signature, tensors)
 
     async def infer_stream(
         self, request: open_inference_pb2.ModelInferRequest, context: Any, write: WriteResponse
@@ -104,20 +109,20 @@ class Inference:
         Raises:
             SeqserveError: As the servicer of the task does.
         """
-        with renamed():
-            call, signature = self._read(request, context, is_stream=True)
-            if Task.GENERATE not in call.model.manifest.tasks:
+        call, signature = self._read(request, context, is_stream=True)
+        if Task.GENERATE not in call.model.manifest.tasks:
+            with renamed():
                 tensors = await signature.answer(call)
-                await write(_respond(request, call, signature, tensors))
-                return
+            await write(_respond(request, call, signature, tensors))
+            return
 
-            async def write_tensors(tensors: Tensors, is_final: bool) -> None:
-                response = _respond(request, call, signature, tensors, is_piece=not is_final)
-                if not (is_final or response.outputs):
-                    return
+        async def write_tensors(tensors: Tensors, is_final: bool) -> None:
+            response = _respond(request, call, signature, tensors, is_piece=not is_final)
+            if is_final or response.outputs:
                 response.parameters[FINAL_RESPONSE].bool_param = is_final
                 await write(response)
 
+        with renamed():
             await generate_stream(call, write_tensors)
 
     def _read(
@@ -127,9 +132,10 @@ class Inference:
         signature = choose_signature(signatures_of(model), [one.name for one in request.inputs])
         parameters = read_parameters(request.parameters)
         check_sequence(parameters)
-        if is_stream and read_flag(parameters, _EMPTY_FINAL_RESPONSE):
-            del parameters[_EMPTY_FINAL_RESPONSE]
-        flags = [one.flag for one in signature.outputs if one.flag]
+        if is_stream:
+            read_flag(parameters, _EMPTY_FINAL_RESPONSE)
+            parameters.pop(_EMPTY_FINAL_RESPONSE, None)
+        flags = sorted({one.flag for one in signature.outputs if one.flag})
         check_names(parameters, (*signature.parameters, *flags, *_SCHEDULING))
         priority, timeout = take_priority(parameters), take_timeout(parameters)
         raised = [flag for flag in flags if read_flag(parameters, flag)]
@@ -159,8 +165,9 @@ def _output_names(request: open_inference_pb2.ModelInferRequest) -> list[str]:
             if parameter.startswith("shared_memory"):
                 what = "shared memory is not supported"
             raise InvalidRequestError(
-                output.name,
-                f"the output `{output.name}` has the parameter `{parameter}`, but {what}",
+                shorten(output.name),
+                f"the output `{shorten(output.name)}` has the parameter `{shorten(parameter)}`, "
+                f"but {what}",
             )
     return [output.name for output in request.outputs]
 

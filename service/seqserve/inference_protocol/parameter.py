@@ -20,8 +20,15 @@ Value = bool | int | float | str
 _Field = descriptor.FieldDescriptor
 _INTEGERS = {_Field.CPPTYPE_INT32: 2**31, _Field.CPPTYPE_INT64: 2**63}
 """One more than the largest."""
+_MAX_QUOTED = 80
+"""Characters."""
 _MAX_SECONDS = 1e9
 """More than any limit, and less than a span can hold."""
+
+
+def shorten(text: str) -> str:
+    """What a caller sent, short enough for a status: gRPC drops those that are too long."""
+    return text if len(text) <= _MAX_QUOTED else f"{text[: _MAX_QUOTED - 3]}..."
 
 
 def read_parameters(
@@ -36,6 +43,7 @@ def read_parameters(
     for name, parameter in parameters.items():
         kind = parameter.WhichOneof("parameter_choice")
         if kind is None:
+            name = shorten(name)
             raise InvalidRequestError(name, f"the parameter `{name}` has no value")
         values[name] = getattr(parameter, kind)
     return values
@@ -46,6 +54,7 @@ def check_names(names: Iterable[str], known: Iterable[str]) -> None:
     there = sorted(known)
     for name in names:
         if name not in there:
+            name = shorten(name)
             raise InvalidRequestError(
                 name,
                 f"`{name}` is no parameter for these inputs; there are: {', '.join(there)}",
@@ -191,7 +200,5 @@ def _add_sequence(message: Any, name: str, entry: Any) -> None:
 
 
 def _refuse(name: str, rule: str, value: Value) -> InvalidRequestError:
-    written = repr(value) if isinstance(value, str) else str(value).lower()
-    if len(written) > 80:
-        written = f"{written[:77]}..."
+    written = shorten(repr(value) if isinstance(value, str) else str(value).lower())
     return InvalidRequestError(name, f"`{name}` must be {rule}, but is {written}")

@@ -13,6 +13,7 @@ from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedTaskError
 from seqserve.inference_protocol.control import ModelControl, NoModelControl
 from seqserve.inference_protocol.inference import Inference, signatures_of
+from seqserve.inference_protocol.parameter import shorten
 from seqserve.inference_protocol.signature import Input, Output, Services
 from seqserve.inference_protocol.statistics import describe_model
 from seqserve.inference_protocol.stream import InferenceStream
@@ -161,9 +162,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         _check_repository(request.repository_name)
         for name in sorted(request.parameters):
             raise InvalidRequestError(
-                name,
-                f"the parameter `{name}` is not supported: a model is what its folder in the store "
-                "says; leave it out",
+                shorten(name),
+                f"the parameter `{shorten(name)}` is not supported: a model is what its folder in "
+                "the store says; leave it out",
             )
         await self._control.load(_check_name(request.model_name))
         return open_inference_pb2.RepositoryModelLoadResponse()
@@ -176,9 +177,9 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         for name, parameter in sorted(request.parameters.items()):
             if name != _DEPENDENTS or parameter.bool_param:
                 raise InvalidRequestError(
-                    name,
-                    f"the parameter `{name}` is not supported: no model depends on another; leave "
-                    "it out",
+                    shorten(name),
+                    f"the parameter `{shorten(name)}` is not supported: no model depends on "
+                    "another; leave it out",
                 )
         await self._control.unload(_check_name(request.model_name))
         return open_inference_pb2.RepositoryModelUnloadResponse()
@@ -207,7 +208,7 @@ def _check_repository(name: str) -> None:
     if name:
         raise InvalidRequestError(
             "repository_name",
-            f"`repository_name` must be empty, since there is one store, but is {name!r}",
+            f"`repository_name` must be empty, since there is one store, but is {shorten(name)!r}",
         )
 
 

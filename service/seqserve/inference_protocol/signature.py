@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.inference_protocol.parameter import Value
+from seqserve.inference_protocol.parameter import Value, shorten
 from seqserve.served_model import ServedModel
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
@@ -98,6 +98,7 @@ def choose_signature(signatures: list[Signature], names: list[str]) -> Signature
     known = list(dict.fromkeys(one.name for way in signatures for one in way.inputs))
     for name in names:
         if name not in known:
+            name = shorten(name)
             raise InvalidRequestError(
                 name, f"`{name}` is no input of this model; it takes {_describe_ways(signatures)}"
             )
@@ -126,6 +127,7 @@ def check_outputs(signature: Signature, names: list[str], flags: Iterable[str]) 
     known = [one.name for one in signature.outputs]
     for name in names:
         if name not in known:
+            name = shorten(name)
             raise InvalidRequestError(
                 name, f"`{name}` is no output for these inputs; there are: {_list(known)}"
             )

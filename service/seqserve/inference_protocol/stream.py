@@ -117,7 +117,10 @@ class InferenceStream:
         return reading.result() if reading.done() else grpc.aio.EOF
 
     async def _write(self) -> None:
-        while (response := await self._responses.get()) is not None:
+        response = await self._responses.get()
+        # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
+        await self._context.send_initial_metadata(())
+        while response is not None:
             try:
                 async with asyncio.timeout(self._write_seconds):
                     await self._context.write(response)
@@ -126,6 +129,7 @@ class InferenceStream:
                     f"a response of the stream was not read within {self._write_seconds:g} seconds "
                     "(max_request_seconds)"
                 ) from error
+            response = await self._responses.get()
 
     async def _answer(
         self,

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.inference_protocol.datatype import DATATYPES, LENGTH_BYTES
+from seqserve.inference_protocol.parameter import shorten
 from seqserve.inference_protocol.signature import Input, Signature, Tensors
 from seqserve.inference_protocol.v2 import open_inference_pb2
 from seqserve.servicers.requests import check_count, check_token_count
@@ -53,7 +54,8 @@ def _check_parameters(message: _Tensor) -> None:
         if parameter.startswith("shared_memory"):
             what = "shared memory is not supported; send the data in the request"
         raise InvalidRequestError(
-            message.name, f"the input `{message.name}` has the parameter `{parameter}`, but {what}"
+            message.name,
+            f"the input `{message.name}` has the parameter `{shorten(parameter)}`, but {what}",
         )
 
 
@@ -64,7 +66,7 @@ def _check_form(message: _Tensor, specification: Input, config: ServerConfig) ->
         raise InvalidRequestError(
             name,
             f"`{name}` must have the datatype {specification.datatype}, but has "
-            f"{message.datatype or 'none'}",
+            f"{shorten(message.datatype) or 'none'}",
         )
     expected = specification.shape
     fits = len(shape) == len(expected) and all(
@@ -73,7 +75,7 @@ def _check_form(message: _Tensor, specification: Input, config: ServerConfig) ->
     if not fits:
         written = ", ".join("any" if size == -1 else str(size) for size in expected)
         raise InvalidRequestError(
-            name, f"`{name}` must have the shape [{written}], but has {shape}"
+            name, f"`{name}` must have the shape [{written}], but has {shorten(str(shape))}"
         )
     if expected[0] == -1:
         check_count(shape[0], name, config)
