@@ -47,16 +47,15 @@ class FakeGeneration:
 
     def __init__(self) -> None:
         self.request = generation_pb2.GenerateRequest()
+        self.hypothesis = generation_pb2.Hypothesis(text="x", score=1.0)
 
     async def Generate(  # noqa: N802
         self, request: generation_pb2.GenerateRequest, context: object
     ) -> generation_pb2.GenerateResponse:
         """Answers each input with nothing generated."""
         self.request = request
-        hypothesis = generation_pb2.Hypothesis(text="x", score=1.0)
-        return generation_pb2.GenerateResponse(
-            results=[generation_pb2.GenerateResult(hypotheses=[hypothesis])] * len(request.inputs)
-        )
+        result = generation_pb2.GenerateResult(hypotheses=[self.hypothesis])
+        return generation_pb2.GenerateResponse(results=[result] * len(request.inputs))
 
 
 @dataclasses.dataclass
@@ -165,6 +164,22 @@ def test_parameters_become_options_of_their_types() -> None:
         return_scores=True,
         return_token_log_probabilities=True,
     )
+
+
+def test_what_is_asked_for_is_there_without_tokens() -> None:
+    """A target that time ended before its first token has no score; a missing one is empty."""
+    call: Any = FakeCall(
+        tensors={"text": to_texts("a", "b")},
+        parameters={"num_return_sequences": 2, "top_log_probability_count": 3},
+        asked=frozenset({"score", "token_log_probabilities"}),
+    )
+    call.services.generation.hypothesis.ClearField("score")
+    tensors = asyncio.run(generation.generate(call))
+    assert tensors["text"].tolist() == [["x", ""], ["x", ""]]
+    assert tensors["hypothesis_count"].tolist() == [1, 1]
+    assert np.isnan(tensors["score"]).all()
+    assert tensors["token_log_probabilities"].shape == (2, 2, 0)
+    assert tensors["top_token_ids"].shape == (2, 2, 0, 0)
 
 
 def test_an_empty_list_of_labels_is_set() -> None:

@@ -88,7 +88,7 @@ async def generate(call: Call) -> Tensors:
     set_fields(request, call.parameters)
     _set_options(request, call)
     response = await call.services.generation.Generate(request, call.context)
-    return _to_tensors(response.results, request.options.num_return_sequences or 1)
+    return _to_tensors(response.results, request.options)
 
 
 async def generate_stream(call: Call, write: WriteTensors) -> None:
@@ -121,16 +121,19 @@ async def generate_stream(call: Call, write: WriteTensors) -> None:
             "`num_return_sequences` must be 1 in a stream, but is "
             f"{request.options.num_return_sequences}; call ModelInfer for several",
         )
-    context: Any = _StreamContext(call.context, write)
+    context: Any = _StreamContext(call.context, write, request.options)
     await call.services.generation.GenerateStream(request, context)
 
 
 class _StreamContext(TimedContext):
     """Takes what GenerateStream writes, and writes it as tensors."""
 
-    def __init__(self, context: Any, write: WriteTensors) -> None:
+    def __init__(
+        self, context: Any, write: WriteTensors, options: generation_pb2.GenerateOptions
+    ) -> None:
         super().__init__(context, None)
         self._write = write
+        self._options = options
 
     async def send_initial_metadata(self, metadata: object) -> None:
         """That of the stream is sent with its first response."""
@@ -147,7 +150,7 @@ class _StreamContext(TimedContext):
                 False,
             )
             return
-        tensors = _to_tensors([message.result], 1)
+        tensors = _to_tensors([message.result], self._options)
         # The pieces had them.
         tensors["text"] = stack_texts([""], 1)
         tensors["token_ids"] = stack([[]], 2, np.int64)
@@ -197,8 +200,11 @@ def _set_options(
         request.options.CopyFrom(options)
 
 
-def _to_tensors(results: Items[generation_pb2.GenerateResult], num_sequences: int) -> Tensors:
+def _to_tensors(
+    results: Items[generation_pb2.GenerateResult], options: generation_pb2.GenerateOptions
+) -> Tensors:
     """The tensors of results; of one hypothesis each without the axis of hypotheses."""
+    num_sequences = options.num_return_sequences or 1
     rows = [list(result.hypotheses) for result in results]
     for row in rows:  # where there are fewer
         row += [generation_pb2.Hypothesis()] * (num_sequences - len(row))
@@ -212,17 +218,17 @@ def _to_tensors(results: Items[generation_pb2.GenerateResult], num_sequences: in
         "token_ids": stack([[one.token_ids for one in row] for row in rows], 3, np.int64),
     }
     hypotheses = [one for result in results for one in result.hypotheses]
-    if all(one.HasField("score") for one in hypotheses):
+    if options.return_scores or any(one.HasField("score") for one in hypotheses):
         tensors["score"] = stack(
             [[one.score if one.HasField("score") else np.nan for one in row] for row in rows],
             2,
             np.float32,
         )
-    if any(one.token_log_probabilities for one in hypotheses):
+    if options.return_token_log_probabilities:
         tensors["token_log_probabilities"] = stack(
             [[one.token_log_probabilities for one in row] for row in rows], 3, np.float32
         )
-    if any(one.top_log_probabilities for one in hypotheses):
+    if options.top_log_probability_count:
         tops = [[[top.values for top in one.top_log_probabilities] for one in row] for row in rows]
         tensors["top_token_ids"] = _stack_tops(tops, "token_id", np.int64)
         tensors["top_log_probabilities"] = _stack_tops(tops, "log_probability", np.float32)
