@@ -9,7 +9,6 @@ SeqserveError
  +-- ModelRefusedError       the version cannot be loaded, or must not be unloaded
  +-- ModelControlError       models may not be loaded or unloaded by calls
  +-- UnsupportedTaskError    the model cannot do what was asked
- +-- PreconditionError       the server was not started in a way that allows it
  +-- OverloadedError         too much work is waiting; says when to come back
  +-- UnavailableError        starting, draining, or the engine is lost
  +-- DeadlineError           the deadline passed before the work was done
@@ -66,10 +65,6 @@ class UnsupportedTaskError(SeqserveError):
     """The model exists but cannot do what was asked."""
 
 
-class PreconditionError(SeqserveError):
-    """The server was not started in a way that allows this; the message says what to set."""
-
-
 class OverloadedError(SeqserveError):
     """Too much work is waiting."""
 
@@ -115,7 +110,6 @@ STATUS_CODES: dict[type[SeqserveError], grpc.StatusCode] = {
     ModelRefusedError: grpc.StatusCode.FAILED_PRECONDITION,
     ModelControlError: grpc.StatusCode.PERMISSION_DENIED,
     UnsupportedTaskError: grpc.StatusCode.UNIMPLEMENTED,
-    PreconditionError: grpc.StatusCode.FAILED_PRECONDITION,
     OverloadedError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,

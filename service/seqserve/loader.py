@@ -16,6 +16,7 @@ import structlog
 from seqserve.config import ServerConfig
 from seqserve.errors import (
     ConfigurationError,
+    ModelControlError,
     ModelFolderError,
     ModelLoadedError,
     ModelNotFoundError,
@@ -63,6 +64,17 @@ class Loader:
         self._pending: dict[str, Labels] = {}
         self._label_problems: dict[str, str] = {}
         self._is_closed = False
+
+    def check_is_allowed(self) -> None:
+        """Checks that calls may load and unload.
+
+        Raises:
+            ModelControlError: They may not.
+        """
+        if not self._config.allow_model_control:
+            raise ModelControlError(
+                "calls may not load and unload models here (allow_model_control is off)"
+            )
 
     async def load(self, name: str, version: str) -> ServedModel:
         """Loads a version of the store; it goes on if the caller leaves.

@@ -19,10 +19,11 @@ from seqserve.access import open_access
 from seqserve.certificate import open_certificate
 from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError
-from seqserve.loader import Loader
-from seqserve.loopback import is_loopback
+from seqserve.inference_protocol.control import ModelControl
 from seqserve.inference_protocol.servicer import InferenceServicer
 from seqserve.inference_protocol.v2 import open_inference_pb2, open_inference_pb2_grpc
+from seqserve.loader import Loader
+from seqserve.loopback import is_loopback
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.servicers.authentication import AuthenticationInterceptor
@@ -112,7 +113,15 @@ class Server:
             ModelServicer(registry, self._loader, config), self._server
         )
         open_inference_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(
-            InferenceServicer(registry, config, metrics, self._calls, self._health), self._server
+            InferenceServicer(
+                registry,
+                config,
+                metrics,
+                self._calls,
+                self._health,
+                ModelControl(self._loader, registry, config),
+            ),
+            self._server,
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._health_server)

@@ -67,13 +67,37 @@ async def test_server_and_models_describe_themselves(kind: Kind, serving: MakeSe
     assert index["models"] == [
         {"name": name, "version": "1", "state": "READY"} for name in ("long", "sentence", "tiny")
     ]
-    for verb, result in (("loaded", loading), ("unloaded", unloading)):
+    for result in (loading, unloading):
         assert result == {
-            "error": f"model 'tiny' cannot be {verb}: this server serves what its store (models) "
-            "held when it started; change the store, and restart the server",
-            "status": "StatusCode.FAILED_PRECONDITION",
+            "error": "calls may not load and unload models here (allow_model_control is off)",
+            "status": "StatusCode.PERMISSION_DENIED",
         }
     assert config["status"] == "StatusCode.UNIMPLEMENTED"
+
+
+@each_kind
+async def test_models_come_and_go(kind: Kind, serving: MakeServer) -> None:
+    """An unloaded model is gone from the index and cannot be called, until it is loaded again."""
+    index: dict[str, Any] = {"method": "get_model_repository_index", "as_json": True}
+    unload: dict[str, Any] = {"method": "unload_model", "model_name": "tiny"}
+    load: dict[str, Any] = {"method": "load_model", "model_name": "tiny"}
+    async with serving(allow_model_control=True) as running:
+        unloaded, without, refused, loaded, again, served, missing = await call(
+            running,
+            kind,
+            *(unload, index, infer("tiny", texts("a")), load, load, index),
+            {"method": "load_model", "model_name": "other"},
+        )
+    assert "error" not in (unloaded or {})
+    assert [one["name"] for one in without["models"]] == ["long", "sentence"]
+    assert refused["status"] == "StatusCode.NOT_FOUND"
+    assert "error" not in (loaded or {})
+    assert "error" not in (again or {})
+    assert [one["name"] for one in served["models"]] == ["long", "sentence", "tiny"]
+    assert missing == {
+        "error": "the store has no model 'other'; it has: long, sentence, tiny",
+        "status": "StatusCode.NOT_FOUND",
+    }
 
 
 @each_kind

@@ -11,7 +11,7 @@ from grpc_health.v1 import health, health_pb2
 import seqserve
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError, ModelNotFoundError, UnsupportedTaskError
-from seqserve.inference_protocol.control import ModelControl, NoModelControl
+from seqserve.inference_protocol.control import ModelControl
 from seqserve.inference_protocol.inference import Inference, signatures_of
 from seqserve.inference_protocol.parameter import shorten
 from seqserve.inference_protocol.signature import Input, Output, Services
@@ -42,15 +42,14 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         metrics: Metrics,
         calls: Calls,
         health_servicer: health.aio.HealthServicer,
-        *,
-        control: ModelControl | None = None,
+        control: ModelControl,
     ) -> None:
         self._registry = registry
         self._config = config
         self._metrics = metrics
         self._calls = calls
         self._health = health_servicer
-        self._control = control or NoModelControl()
+        self._control = control
         services = Services(
             GenerationServicer(registry, config), EncodingServicer(registry, config, calls), config
         )

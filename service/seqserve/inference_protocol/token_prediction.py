@@ -7,12 +7,13 @@ same lanes as texts, and their results depend as little on each other.
 import numpy as np
 
 from seqserve.errors import InvalidRequestError
+from seqserve.inference_protocol.dense_vector import to_dense
 from seqserve.inference_protocol.signature import Call, Input, Output, Signature, Tensors, stack
 from seqserve.inference_protocol.token_rows import TOKEN_INPUTS, check_shape, read_token_rows
 from seqserve.passage import Passage
-from seqserve.sequence import EmbeddingVector
+from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
-from seqserve.servicers.embedding import scale
+from seqserve.servicers.embedding_shape import scale
 from seqserve.servicers.passages import admitted_more
 from seqserve.servicers.requests import admitted, check_token_ids
 from seqserve.servicers.turn import predict, take_turn
@@ -152,16 +153,18 @@ def _check_size(call: Call, rows: list[list[int]], masks: list[tuple[int, int]])
 
 
 def _to_tensors(
-    model: ServedModel, answers: list[EmbeddingVector], masks: list[tuple[int, int]]
+    model: ServedModel, answers: list[EncoderOutput], masks: list[tuple[int, int]]
 ) -> Tensors:
-    values = [answer.values for answer in answers]
     record = model.manifest.embedding
     if record is not None:
+        size = record.embedding_size
+        values = [to_dense(one.values, one.indices, size) for one in answers]
         vectors = [scale(one, is_normalized=record.normalize) for one in values]
         tensors = {"sentence_embedding": stack(vectors, 2, np.float32)}
         if answers[0].states is not None:
             tensors[_STATES] = stack([answer.states for answer in answers], 3, np.float32)
         return tensors
+    values = [answer.values for answer in answers]
     if masks:
         return {
             "logits": np.concatenate(values),  # [N, V] of the masks

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 
 from seqserve.config import ServerConfig
-from seqserve.errors import InvalidRequestError, ModelControlError
+from seqserve.errors import InvalidRequestError
 from seqserve.loader import Loader
 from seqserve.manifest import Manifest
 from seqserve.registry import Registry
@@ -79,7 +79,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.LoadModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.LoadModelResponse:
         """Loads a version of the store."""
-        _check_control(request, self._config)
+        self._loader.check_is_allowed()
+        _check_names(request)
         model = await self._loader.load(request.model_name, request.model_version)
         return model_pb2.LoadModelResponse(model=self._describe(model))
 
@@ -87,7 +88,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.UnloadModelRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> model_pb2.UnloadModelResponse:
         """Unloads a version once its requests are answered."""
-        _check_control(request, self._config)
+        self._loader.check_is_allowed()
+        _check_names(request)
         drain = await self._loader.withdraw(request.model_name, request.model_version)
         await asyncio.shield(drain)
         return model_pb2.UnloadModelResponse(
@@ -139,14 +141,8 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return message
 
 
-def _check_control(
-    request: model_pb2.LoadModelRequest | model_pb2.UnloadModelRequest, config: ServerConfig
-) -> None:
-    """Refuses calls that are not allowed, or do not say what they mean."""
-    if not config.allow_model_control:
-        raise ModelControlError(
-            "calls may not load and unload models here (allow_model_control is off)"
-        )
+def _check_names(request: model_pb2.LoadModelRequest | model_pb2.UnloadModelRequest) -> None:
+    """Refuses calls that do not say what they mean."""
     for field, value in (
         ("model_name", request.model_name),
         ("model_version", request.model_version),

@@ -165,14 +165,14 @@ class GRPCInferenceServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelLoad(self, request, context):
-        """Loads a model from the store. FAILED_PRECONDITION unless the server allows it.
+        """Loads a model from the store. PERMISSION_DENIED unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RepositoryModelUnload(self, request, context):
-        """Stops serving a model. FAILED_PRECONDITION unless the server allows it.
+        """Stops serving a model. PERMISSION_DENIED unless the server allows it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -66,9 +66,9 @@ class GRPCInferenceServiceStub:
     RepositoryIndex: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]
     """Lists the models of the store."""
     RepositoryModelLoad: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelLoadRequest, _open_inference_pb2.RepositoryModelLoadResponse]
-    """Loads a model from the store. FAILED_PRECONDITION unless the server allows it."""
+    """Loads a model from the store. PERMISSION_DENIED unless the server allows it."""
     RepositoryModelUnload: _grpc.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelUnloadRequest, _open_inference_pb2.RepositoryModelUnloadResponse]
-    """Stops serving a model. FAILED_PRECONDITION unless the server allows it."""
+    """Stops serving a model. PERMISSION_DENIED unless the server allows it."""
 
 @_typing.type_check_only
 class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
@@ -100,9 +100,9 @@ class GRPCInferenceServiceAsyncStub(GRPCInferenceServiceStub):
     RepositoryIndex: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryIndexRequest, _open_inference_pb2.RepositoryIndexResponse]  # type: ignore[assignment]
     """Lists the models of the store."""
     RepositoryModelLoad: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelLoadRequest, _open_inference_pb2.RepositoryModelLoadResponse]  # type: ignore[assignment]
-    """Loads a model from the store. FAILED_PRECONDITION unless the server allows it."""
+    """Loads a model from the store. PERMISSION_DENIED unless the server allows it."""
     RepositoryModelUnload: _aio.UnaryUnaryMultiCallable[_open_inference_pb2.RepositoryModelUnloadRequest, _open_inference_pb2.RepositoryModelUnloadResponse]  # type: ignore[assignment]
-    """Stops serving a model. FAILED_PRECONDITION unless the server allows it."""
+    """Stops serving a model. PERMISSION_DENIED unless the server allows it."""
 
 class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
     """Runs models by tensors. The README tells the tensors of each task; ModelMetadata lists them."""
@@ -191,7 +191,7 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _open_inference_pb2.RepositoryModelLoadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.RepositoryModelLoadResponse, _abc.Awaitable[_open_inference_pb2.RepositoryModelLoadResponse]]:
-        """Loads a model from the store. FAILED_PRECONDITION unless the server allows it."""
+        """Loads a model from the store. PERMISSION_DENIED unless the server allows it."""
 
     @_abc_1.abstractmethod
     def RepositoryModelUnload(
@@ -199,6 +199,6 @@ class GRPCInferenceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _open_inference_pb2.RepositoryModelUnloadRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_open_inference_pb2.RepositoryModelUnloadResponse, _abc.Awaitable[_open_inference_pb2.RepositoryModelUnloadResponse]]:
-        """Stops serving a model. FAILED_PRECONDITION unless the server allows it."""
+        """Stops serving a model. PERMISSION_DENIED unless the server allows it."""
 
 def add_GRPCInferenceServiceServicer_to_server(servicer: GRPCInferenceServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
