@@ -22,7 +22,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc \
 	--mypy_out=quiet:service --mypy_grpc_out=quiet:service
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit check format proto bench bench-export bench-long parity train deploy-check sbom clean
+.PHONY: help install demo serve test test-unit check format proto metrics-page bench bench-export bench-long parity train deploy-check sbom clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,9 @@ format: $(VENV)/dev.stamp  ## Formats the code and mends what can be mended.
 proto: $(VENV)/dev.stamp  ## Generates the stubs of the server from proto/.
 	$(PROTOC) -I proto $(PROTOS)
 	$(PROTOC) -I $(FOREIGN_PATH) $(FOREIGN_PROTOS)
+
+metrics-page: $(VENV)/dev.stamp  ## Writes METRICS.md after a change of the metrics.
+	PYTHONPATH=service:tests $(BIN)/python tests/metrics_page.py METRICS.md
 
 parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; writes FAMILIES.md.
 	$(BIN)/python -m pytest tests/integration/test_encoder_decoder_parity.py \

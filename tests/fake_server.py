@@ -46,7 +46,7 @@ class Refusal:
         )
         self.metadata: list[tuple[str, str | bytes]] = [
             ("grpc-status-details-bin", status.SerializeToString()),
-            ("seqserve-request-id", "request-1"),
+            ("x-request-id", "request-1"),
         ]
         if pushback_milliseconds is not None:
             self.metadata.append(("grpc-retry-pushback-ms", str(pushback_milliseconds)))

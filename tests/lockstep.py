@@ -21,7 +21,8 @@ from seqserve.errors import DeadlineError
 from seqserve.generation_graphs import GenerationGraphs, open_generation_graphs
 from seqserve.intake import SchedulerLimits
 from seqserve.manifest import read_manifest
-from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.metrics import Metrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.search import make_search
 from seqserve.sequence import Answer, Generation, Sequence
 from seqserve.served_model import ServedModel, open_model

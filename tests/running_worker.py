@@ -2,22 +2,31 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fakes import FakeEngine
 from seqserve.intake import SchedulerLimits
-from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.metrics import Metrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.worker import Worker
 
 PATIENCE_SECONDS = 20.0
 """Far beyond what any test takes: only a worker that forgot someone gets here."""
 
 
-def make_worker(engine: FakeEngine, metrics: Metrics | None = None, **settings: Any) -> Worker:
+def make_worker(
+    engine: FakeEngine,
+    metrics: Metrics | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+    **settings: Any,
+) -> Worker:
     """A worker of at most 8 rows, not started."""
-    model_metrics = ModelMetrics(metrics or Metrics(), "fake", "1")
-    return Worker(engine, SchedulerLimits(8, 64), model_metrics, name="fake/1", **settings)
+    model_metrics = ModelMetrics(metrics or Metrics(), "fake", "1", clock=clock)
+    limits = SchedulerLimits(8, 64)
+    return Worker(engine, limits, model_metrics, name="fake/1", clock=clock, **settings)
 
 
 def is_alive(worker: Worker) -> bool:

@@ -29,6 +29,16 @@ class RunningServer:
         """Places held, in all models."""
         return sum(model.admission.num_outstanding for model in self.registry.models)
 
+    def count_calls(self, code: str, method: str | None = None) -> float:
+        """Calls that were answered with a code, of all methods or of one."""
+        return sum(
+            sample.value
+            for metric in self.metrics.requests.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total") and sample.labels["code"] == code
+            if method in (None, sample.labels["method"])
+        )
+
     async def __aenter__(self) -> "RunningServer":
         """Connects."""
         self.channel = grpc.aio.insecure_channel(f"127.0.0.1:{self.ports.grpc}")

@@ -190,6 +190,31 @@ class ServerConfig(pydantic.BaseModel):
     reflection: bool = pydantic.Field(
         default=True, description="Whether clients may list the services (grpcurl)."
     )
+    watchdog_seconds: float = pydantic.Field(
+        default=5.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="After so long without an answer of the event loop the stacks of all threads "
+        "are logged; 0: never.",
+    )
+    max_failed_steps: int = pydantic.Field(
+        default=10,
+        ge=0,
+        description="Computations of a model that may fail in a row before the server drains and "
+        "ends with a failure, to be started again; 0: any number.",
+    )
+    tracing_endpoint: str = pydantic.Field(
+        default="",
+        pattern=r"^$|^https?://[^\s/]+$",
+        description="Where spans are sent over OTLP/gRPC, http://localhost:4317 or with https; "
+        "needs seqserve[tracing]. Empty: nowhere.",
+    )
+    tracing_sample_ratio: float = pydantic.Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="Part of the calls that are traced, of those whose caller has not decided.",
+    )
     log_level: Literal["debug", "info", "warning", "error"] = pydantic.Field(
         default="info", description="Least severe messages to log."
     )

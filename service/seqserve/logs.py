@@ -7,6 +7,8 @@ import structlog
 
 from seqserve.config import ServerConfig
 
+_log = structlog.get_logger(__name__)
+
 
 def configure_logs(config: ServerConfig) -> None:
     """Sets level and format for the whole process."""
@@ -20,6 +22,8 @@ def configure_logs(config: ServerConfig) -> None:
         else structlog.processors.JSONRenderer()
     )
     processors: list[structlog.typing.Processor] = [
+        # The request id, on every line that is written while a call is answered.
+        structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
@@ -34,3 +38,12 @@ def configure_logs(config: ServerConfig) -> None:
         logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=False,
     )
+    logging.getLogger().handlers = [_Forwarder(logging.WARNING)]
+
+
+class _Forwarder(logging.Handler):
+    """Writes what libraries log (gRPC, asyncio, OpenTelemetry) in the format of our own lines."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Writes one record."""
+        _log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)

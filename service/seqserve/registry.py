@@ -10,6 +10,7 @@ from functools import partial
 
 import structlog
 
+from seqserve.call_record import note_model
 from seqserve.config import ServerConfig
 from seqserve.device import check_device
 from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
@@ -101,6 +102,7 @@ class Registry:
         if task is not None and task not in model.manifest.tasks:
             can = ", ".join(model.manifest.tasks)
             raise UnsupportedTaskError(f"model {name!r} cannot {task}; it can: {can}")
+        note_model(model.metrics)
         return model
 
     def labels(self, name: str) -> Labels:

@@ -24,6 +24,7 @@ from functools import partial
 from seqserve.batch import Batch, Outcome, Phase, RowCopy, to_encoder_output
 from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
 from seqserve.containment import contained
+from seqserve.drop import Drop, find_drops
 from seqserve.errors import EngineError
 from seqserve.intake import Intake, SchedulerLimits, valid_extent
 from seqserve.pace import UNKNOWN, Estimate
@@ -56,6 +57,8 @@ class Scheduler:
         self._waiting = self._intake.waiting
         self._running: list[Sequence] = []
         self._in_step: list[Sequence] = []
+        self.drops: list[Drop] = []
+        """What the last call of ``drop`` gave up."""
         self._most_work = Work(0, 0)
         self._is_decode_due = False
         self._is_laid_out = self._is_checked = True
@@ -87,6 +90,11 @@ class Scheduler:
     def num_free_rows(self) -> int:
         """Rows that new sequences may take."""
         return self._limits.max_batch_size - self.num_live_rows
+
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest sequence that waits was submitted; infinity if none does."""
+        return self._waiting.oldest_at
 
     @property
     def has_work(self) -> bool:
@@ -122,6 +130,9 @@ class Scheduler:
         gone = {sequence for sequence in everyone if sequence.future.done()}
         answers = dict(due_answers(everyone, now))
         answers |= early_answers(self._waiting, now, estimate, self._most_work)
+        self.drops = []
+        if gone or answers:
+            self.drops += find_drops(gone, answers, self._running, now)
         events = [_end(sequence, answer) for sequence, answer in answers.items()]
         gone.update(answers)
         if gone:
@@ -184,6 +195,7 @@ class Scheduler:
     def update(self, batch: Batch, outcomes: list[Outcome], now: float) -> list[Event]:
         """Takes in what a batch produced: appends tokens, finishes sequences, frees rows."""
         events: list[Event] = []
+        num_rows = batch.num_rows
         for sequence, outcome in zip(batch.sequences, outcomes, strict=True):
             if isinstance(outcome, Exception):
                 events.append(Event(sequence, answer=outcome))
@@ -191,15 +203,17 @@ class Scheduler:
                 self._is_laid_out = False  # its rows are free, even if it was only encoded
             elif batch.phase == "encode":
                 sequence.encoded_at = now
+                sequence.first_batch_rows = num_rows
                 self._running.append(sequence)
             elif batch.phase == "embed":
                 sequence.encoded_at = sequence.finished_at = now
+                sequence.first_batch_rows = num_rows
                 assert outcome is not None
                 assert not isinstance(outcome, list)
                 events.append(Event(sequence, answer=to_encoder_output(outcome, sequence.timing())))
             else:
                 assert isinstance(outcome, list)
-                grow = partial(self._advance, sequence, outcome, now)
+                grow = partial(self._advance, sequence, outcome, num_rows, now)
                 event = contained(grow, "while a target grew")
                 if isinstance(event, EngineError):
                     self._leave([sequence])
@@ -209,14 +223,22 @@ class Scheduler:
         self._in_step = []
         return events
 
-    def _advance(self, sequence: Sequence, outcome: list[Candidate], now: float) -> Event | None:
+    def _advance(
+        self, sequence: Sequence, outcome: list[Candidate], num_rows: int, now: float
+    ) -> Event | None:
         search = sequence.search
         assert search is not None
+        is_first = sequence.first_token_at is None and (
+            search.target_length >= len(search.options.target_prefix)
+        )
         targets = search.targets() if search.options.num_beams > 1 else []
         parents = search.advance(outcome)
         tokens = _newly_decided(sequence)
+        if is_first and (tokens or sequence.on_tokens is None):
+            sequence.first_token_at = now
         if search.is_finished:
             sequence.finished_at = now
+            sequence.last_batch_rows = num_rows
             self._leave([sequence])
             answer = Generation(search.hypotheses(), sequence.timing())
             return Event(sequence, tokens, answer)

@@ -39,6 +39,8 @@ class Timing:
     queue_seconds: float
     encode_seconds: float
     decode_seconds: float
+    first_token_seconds: float | None = None
+    """From the arrival of its call to its first token; None if there was none."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -90,11 +92,21 @@ class Sequence:
     priority: Priority = Priority.NORMAL
     caller: str = ""
     """Who asked; callers share what the model can do."""
+    request_id: str = ""
+    """Of its call, for the log."""
+    arrived_at: float | None = None
+    """When its call came, on the same clock; None: when it was submitted."""
     submitted_at: float
     """Seconds on the monotonic clock, as all times below."""
     started_at: float = 0.0
     encoded_at: float = 0.0
+    first_token_at: float | None = None
+    """When its first token behind the prefix was known, and sent if it streams."""
     finished_at: float = 0.0
+    first_batch_rows: int = 0
+    """Rows of the pass that encoded it."""
+    last_batch_rows: int = 0
+    """Rows of the pass that decoded its last token."""
     rows: list[int] = dataclasses.field(default_factory=list)
     """The cache row that holds the past of each live hypothesis, [K]; scheduler only."""
     source_rows: frozenset[int] = frozenset()
@@ -129,8 +141,11 @@ class Sequence:
 
     def timing(self) -> Timing:
         """Where the time went, once finished."""
+        arrived_at = self.submitted_at if self.arrived_at is None else self.arrived_at
+        first_token_at = self.first_token_at
         return Timing(
             queue_seconds=self.started_at - self.submitted_at,
             encode_seconds=self.encoded_at - self.started_at,
             decode_seconds=self.finished_at - self.encoded_at,
+            first_token_seconds=None if first_token_at is None else first_token_at - arrived_at,
         )

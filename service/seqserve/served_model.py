@@ -1,6 +1,7 @@
 """One model with everything that serves it, opened from its folder."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 import structlog
@@ -19,7 +20,8 @@ from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes
 from seqserve.manifest import Manifest, read_manifest
 from seqserve.memory import available_memory
-from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.metrics import Metrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.rehearsal import rehearse
 from seqserve.session import available_cpus
 from seqserve.shared_sessions import SharedSessions
@@ -77,6 +79,7 @@ def open_model(
         ModelFolderError: The folder cannot be served.
         ConfigurationError: It cannot be served on the device that is set.
     """
+    began_at = time.monotonic()
     manifest = read_manifest(folder)
     if (manifest.name, manifest.version) != (folder.parent.name, folder.name):
         raise ModelFolderError(
@@ -103,6 +106,7 @@ def open_model(
         engines = list(generation)
         budget = _make_budget(generation, manifest, config, num_models)
         model_metrics.set_cache_budget(budget.max_bytes * len(engines))
+        model_metrics.set_max_rows(config.max_batch_size * len(engines))
     else:
         engines = _open_encoder_engines(folder, manifest, config, num_threads, num_models)
     name = f"{manifest.name}/{manifest.version}"
@@ -121,13 +125,22 @@ def open_model(
     if is_rehearsed:
         for engine in engines:
             rehearse(engine, folder, manifest, limits, budget)
+    model_metrics.set_load_duration(time.monotonic() - began_at)
     return ServedModel(
         manifest=manifest,
         source_tokenizer=source_tokenizer,
         target_tokenizer=target_tokenizer,
         lanes=Lanes(
             [
-                Worker(engine, limits, model_metrics, name=name, lane=lane, budget=budget)
+                Worker(
+                    engine,
+                    limits,
+                    model_metrics,
+                    name=name,
+                    lane=lane,
+                    budget=budget,
+                    max_failed_steps=config.max_failed_steps,
+                )
                 for lane, engine in enumerate(engines)
             ]
         ),

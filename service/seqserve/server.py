@@ -35,6 +35,7 @@ from seqserve.servicers.model import ModelServicer
 from seqserve.signals import StopSignals
 from seqserve.store_watch import StoreWatch
 from seqserve.task_record import Task
+from seqserve.trace import open_tracer
 from seqserve.v1 import (
     encoding_pb2,
     encoding_pb2_grpc,
@@ -43,6 +44,7 @@ from seqserve.v1 import (
     model_pb2,
     model_pb2_grpc,
 )
+from seqserve.watchdog import Watchdog
 
 _log = structlog.get_logger(__name__)
 
@@ -98,7 +100,11 @@ class Server:
         self._watching: asyncio.Task[None] | None = None
         self._certificate = open_certificate(config)
         self._access = open_access(config)
-        interceptors: list[grpc.aio.ServerInterceptor] = [CallInterceptor(metrics, self._calls)]
+        self._tracer = open_tracer(config)
+        self._watchdog = Watchdog(metrics, config.watchdog_seconds)
+        interceptors: list[grpc.aio.ServerInterceptor] = [
+            CallInterceptor(metrics, self._calls, self._tracer)
+        ]
         if self._access is not None:
             interceptors.append(AuthenticationInterceptor(self._access))
         self._server = grpc.aio.server(interceptors=interceptors, options=_channel_options(config))
@@ -138,7 +144,7 @@ class Server:
 
     @property
     def exit_code(self) -> int:
-        """0 after an orderly end, 1 after a model's worker was lost."""
+        """0 after an orderly end, 1 after a model was lost."""
         return 0 if self._lost is None else 1
 
     async def start(self) -> Ports:
@@ -167,10 +173,11 @@ class Server:
         await self._announce(_SERVING)
         if config.watch_seconds:
             self._watching = asyncio.create_task(self._store_watch.run())
+        self._watchdog.start(asyncio.get_running_loop())
         return Ports(grpc_port, health_port, http.server_port)
 
     async def run(self, signals: StopSignals) -> int:
-        """Serves until a signal comes or a worker is lost; returns the exit code."""
+        """Serves until a signal comes or a model is lost; returns the exit code."""
         loop = asyncio.get_running_loop()
 
         def on_signal(number: int) -> None:
@@ -206,6 +213,9 @@ class Server:
             await asyncio.gather(self._watching, return_exceptions=True)
         await self._loader.close()
         await self._registry.close()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
+        await asyncio.to_thread(self._watchdog.close)
         self._metrics_server.shutdown()
         self._metrics_server.server_close()
         self._metrics_thread.join()
@@ -244,7 +254,7 @@ class Server:
         await self._announce(_SERVING)
 
     def _on_worker_death(self, model: str) -> None:
-        _log.error("worker lost, shutting down", model=model)
+        _log.error("model lost, shutting down", model=model)
         self._lost = model
         self._stop_requested.set()
 

@@ -17,6 +17,7 @@ out of their order.
 import bisect
 import heapq
 import itertools
+import math
 from collections.abc import Callable, Collection, Iterator
 from typing import NamedTuple
 
@@ -50,6 +51,11 @@ class WaitingQueue:
     def __iter__(self) -> Iterator[Sequence]:
         """All that wait, in no order to rely on."""
         return itertools.chain.from_iterable(self._classes.values())
+
+    @property
+    def oldest_at(self) -> float:
+        """When the oldest that waits was submitted; infinity if none does."""
+        return min(share.oldest_at for share in self._classes.values())
 
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence."""
@@ -100,6 +106,11 @@ class _FairShare:
 
     def __iter__(self) -> Iterator[Sequence]:
         return (entry.sequence for line in self._lines.values() for entry in line)
+
+    @property
+    def oldest_at(self) -> float:
+        heads = (line[0].sequence.submitted_at for line in self._lines.values())
+        return min(heads, default=math.inf)
 
     def add(self, entry: _Entry) -> None:
         caller = entry.sequence.caller

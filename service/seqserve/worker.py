@@ -23,7 +23,7 @@ from seqserve.cache_budget import NOTHING, CacheBudget
 from seqserve.engine import Engine
 from seqserve.errors import EngineError, UnavailableError
 from seqserve.intake import SchedulerLimits
-from seqserve.metrics import ModelMetrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.pace import Pace
 from seqserve.scheduler import Event, Scheduler
 from seqserve.sequence import Sequence
@@ -47,6 +47,7 @@ class Worker:
         budget: CacheBudget | None = None,
         clock: Callable[[], float] = time.monotonic,
         idle_seconds: float = _IDLE_SECONDS,
+        max_failed_steps: int = 0,
     ) -> None:
         self._engine = engine
         self._scheduler = Scheduler(engine.first_phase, limits, budget)
@@ -54,6 +55,9 @@ class Worker:
         self._metrics = metrics
         self._clock = clock
         self._idle_seconds = idle_seconds
+        self._max_failed_steps = max_failed_steps
+        self._num_failed_steps = 0
+        """In a row."""
         self._pace = Pace()
         self._decoded_at: float | None = None
         """When the last decode step ended, if its sequences run on."""
@@ -75,7 +79,8 @@ class Worker:
 
         Args:
             loop: Where futures are resolved.
-            on_death: Called on the loop if the worker dies of a fault outside the engine.
+            on_death: Called on the loop if the worker dies of a fault outside the engine, or if
+                ``max_failed_steps`` in a row have failed in it; then the worker goes on.
         """
         self._loop = loop
         self._on_death = on_death or _nothing
@@ -92,7 +97,13 @@ class Worker:
                 raise UnavailableError("the model's worker was lost; the server must restart")
             if self._is_closed:
                 raise UnavailableError("the model is being shut down; try another replica")
+            is_first = self._inbox.empty()
             for sequence in sequences:
+                if is_first:
+                    self._metrics.set_waiting_since(
+                        sequence.submitted_at, lane=self._lane, is_taken=False
+                    )
+                    is_first = False
                 self._inbox.put(sequence)
 
     @property
@@ -133,6 +144,7 @@ class Worker:
             try:
                 sequence = self._inbox.get(is_idle, None if is_resting else self._idle_seconds)
             except queue.Empty:
+                self._observe_inbox()
                 if not is_idle:
                     return True
                 scheduler.rest()
@@ -151,6 +163,8 @@ class Worker:
         scheduler, metrics = self._scheduler, self._metrics
         now = self._clock()
         self._deliver(scheduler.drop(now, self._pace.estimate(now)))
+        for drop in scheduler.drops:
+            metrics.observe_drop(drop)
         started_at = self._clock()
         batch = scheduler.next_batch(started_at)
         self._observe_load()
@@ -162,11 +176,16 @@ class Worker:
         try:
             outcomes = self._engine.run(batch)
         except Exception as error:
-            _log.exception("batch failed", model=self._name, phase=batch.phase)
+            request_ids = list(dict.fromkeys(one.request_id for one in batch.sequences))
+            _log.exception(
+                "batch failed", model=self._name, phase=batch.phase, request_ids=request_ids
+            )
             metrics.observe_failed_step(batch.phase)
             failure = EngineError(f"{type(error).__name__} in phase {batch.phase}")
             self._deliver(scheduler.fail(batch, failure))
+            self._count_failure()
             return
+        self._num_failed_steps = 0
         finished_at = self._clock()
         metrics.observe_step(batch, finished_at - started_at)
         self._pace.observe(batch, finished_at - started_at, finished_at)
@@ -177,8 +196,23 @@ class Worker:
         if batch.phase == "decode":
             self._decoded_at = finished_at if scheduler.num_running else None
 
+    def _count_failure(self) -> None:
+        """Reports an engine that fails time after time; what is submitted is still tried."""
+        self._num_failed_steps += 1
+        if self._num_failed_steps == self._max_failed_steps:
+            _log.error("engine keeps failing", model=self._name, num_steps=self._num_failed_steps)
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._on_death)
+
+    def _observe_inbox(self) -> None:
+        """Takes note that nothing waits there, unless something has just come."""
+        with self._submission:
+            if self._inbox.empty():
+                self._metrics.set_waiting_since(math.inf, lane=self._lane, is_taken=False)
+
     def _observe_load(self) -> None:
         scheduler = self._scheduler
+        self._metrics.set_waiting_since(scheduler.oldest_at, lane=self._lane)
         self._metrics.set_load(
             num_waiting=scheduler.num_waiting + self._inbox.qsize(),
             num_running=scheduler.num_running,
@@ -199,7 +233,12 @@ class Worker:
     def _deliver(self, events: list[Event]) -> None:
         for event in events:
             if isinstance(event.answer, Exception) and event.answer.__cause__ is not None:
-                _log.error("sequence failed", model=self._name, exc_info=event.answer.__cause__)
+                _log.error(
+                    "sequence failed",
+                    model=self._name,
+                    request_id=event.sequence.request_id,
+                    exc_info=event.answer.__cause__,
+                )
         if events:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._resolve, events)
@@ -214,7 +253,9 @@ class Worker:
                 try:
                     sequence.on_tokens(event.tokens)
                 except BaseException as error:  # the events behind it are of other callers
-                    _log.exception("stream failed", model=self._name)
+                    _log.exception(
+                        "stream failed", model=self._name, request_id=sequence.request_id
+                    )
                     answer = EngineError(f"{type(error).__name__} in on_tokens")
             if future.done():  # the caller has gone
                 continue
@@ -237,6 +278,7 @@ class Worker:
         assert self._loop is not None
         self._loop.call_soon_threadsafe(self._on_death)
         try:
+            self._observe_inbox()
             self._observe_load()
         except Exception:  # it may be what the worker died of
             _log.exception("load unknown", model=self._name)

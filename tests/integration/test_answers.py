@@ -24,12 +24,8 @@ def assert_idle(running: RunningServer) -> None:
 
 def count_codes(running: RunningServer) -> dict[str, float]:
     """Answered calls by their code."""
-    return {
-        sample.labels["code"]: sample.value
-        for metric in running.metrics.registry.collect()
-        for sample in metric.samples
-        if sample.name == "seqserve_requests_total"
-    }
+    codes = ("OK", "CANCELLED", "DEADLINE_EXCEEDED", "INTERNAL", "UNAVAILABLE")
+    return {code: count for code in codes if (count := running.count_calls(code))}
 
 
 async def settle(running: RunningServer) -> None:

@@ -154,8 +154,13 @@ async def make_call(running: RunningServer, call: Call) -> str:
     return "OK"
 
 
-KEPT = ("seqserve_cache_budget_bytes", "seqserve_cache_reserved_bytes")
-"""Gauges of memory that outlasts the work; it is given back after a while without any."""
+KEPT = (
+    "seqserve_cache_budget_bytes",
+    "seqserve_cache_reserved_bytes",
+    "seqserve_max_rows",
+    "seqserve_model_load_seconds",
+)
+"""Gauges of the models themselves, and of memory that is given back after a while without work."""
 
 
 def gauges(running: RunningServer) -> dict[str, float]:

@@ -60,7 +60,8 @@ async def test_metrics_page_counts_requests_and_tokens(serving: MakeServer) -> N
         )
         page = await read_metrics(running.ports.metrics)
     assert re.search(
-        r'seqserve_requests_total\{code="OK",method="/seqserve.v1.GenerationService/Generate"\} 1',
+        r'seqserve_requests_total\{code="OK",method="/seqserve.v1.GenerationService/Generate",'
+        r'model_name="tiny",model_version="1",reason=""\} 1',
         page,
     )
     assert 'seqserve_source_tokens_total{model_name="tiny",model_version="1"} 3.0' in page

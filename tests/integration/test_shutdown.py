@@ -63,7 +63,7 @@ def reason(error: grpc.aio.AioRpcError) -> error_details_pb2.ErrorInfo:
     status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
     info = error_details_pb2.ErrorInfo()
     assert any(detail.Unpack(info) for detail in status.details)
-    assert info.metadata["request_id"] == trailers["seqserve-request-id"]
+    assert info.metadata["request_id"] == trailers["x-request-id"]
     return info
 
 
@@ -123,8 +123,7 @@ async def test_calls_that_take_too_long_are_told(
             assert status_of(caught.value) == ENDED
             assert reason(caught.value).reason == "UnavailableError"
         for method in ("EncodingService/Embed", "GenerationService/GenerateStream"):
-            labels = {"method": f"/seqserve.v1.{method}", "code": "UNAVAILABLE"}
-            assert running.metrics.registry.get_sample_value("seqserve_requests_total", labels) == 1
+            assert running.count_calls("UNAVAILABLE", f"/seqserve.v1.{method}") == 1
         assert running.num_outstanding == 0
 
 

@@ -73,7 +73,7 @@ def test_errors_of_the_caller_keep_their_text(error: Exception, code: str, reaso
     info = detail(status, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == (reason, "seqserve")
     assert dict(info.metadata) == {"request_id": "id-1"}
-    assert ("seqserve-request-id", "id-1") in status.metadata
+    assert ("x-request-id", "id-1") in status.metadata
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_other_errors_have_neither_field_nor_delay() -> None:
     status = to_status(UnavailableError("text"), "id")
     assert detail(status, error_details_pb2.BadRequest) is None
     assert detail(status, error_details_pb2.RetryInfo) is None
-    assert [key for key, _ in status.metadata] == ["seqserve-request-id", "grpc-status-details-bin"]
+    assert [key for key, _ in status.metadata] == ["x-request-id", "grpc-status-details-bin"]
 
 
 def test_every_error_on_the_wire_has_a_code() -> None:

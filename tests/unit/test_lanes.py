@@ -9,7 +9,8 @@ from fakes import FakeEngine, make_submission
 from seqserve.errors import UnavailableError
 from seqserve.intake import SchedulerLimits
 from seqserve.lanes import Lanes, estimate_work
-from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.metrics import Metrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.sequence import Generation, Priority, Sequence
 from seqserve.worker import Worker
 

@@ -1,12 +1,15 @@
 """Logs say what happened, and nothing of what callers sent."""
 
+import contextvars
 import io
 import json
+import logging
 import sys
 
 import pytest
 import structlog
 
+from seqserve.call_record import CallRecord, enter_call
 from seqserve.config import ServerConfig
 from seqserve.logs import configure_logs
 
@@ -33,3 +36,29 @@ def test_tracebacks_hold_no_local_variables(
     assert "what a caller sent" not in logged
     if log_format == "json":
         assert json.loads(logged)["event"] == "step failed"
+
+
+def test_lines_have_the_request_id_and_libraries_our_format(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What is written while a call is answered names it, whoever writes it."""
+    output = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", output)
+    before = logging.getLogger().handlers
+    configure_logs(ServerConfig.model_validate({"models": "models", "log_format": "json"}))
+
+    def answer() -> None:
+        enter_call(CallRecord("id-1", 0.0))
+        structlog.get_logger().info("ours")
+        logging.getLogger("grpc").warning("theirs: %d", 7)
+        logging.getLogger("grpc").info("too much")
+
+    try:
+        contextvars.copy_context().run(answer)
+    finally:
+        logging.getLogger().handlers = before
+        structlog.reset_defaults()
+    ours, theirs = map(json.loads, output.getvalue().splitlines())
+    assert (ours["event"], ours["request_id"]) == ("ours", "id-1")
+    assert (theirs["event"], theirs["request_id"]) == ("theirs: 7", "id-1")
+    assert (theirs["logger"], theirs["level"]) == ("grpc", "warning")

@@ -107,7 +107,10 @@ def test_abandoned_sequences_vanish_without_event() -> None:
 
 
 def test_answer_tells_where_time_went() -> None:
-    """Timing has the spans from submission to start, to the end of encode, to the end."""
+    """Timing has the spans from submission to start, to the end of encode, to the end.
+
+    And that from arrival, here the submission, to the first token.
+    """
     scheduler = make_scheduler()
     add_lengths(scheduler, 3, max_new_tokens=1)
     batch = scheduler.next_batch(2.0)
@@ -117,7 +120,7 @@ def test_answer_tells_where_time_went() -> None:
     assert batch is not None
     (event,) = scheduler.update(batch, run_plainly(batch), 7.0)
     assert isinstance(event.answer, Generation)
-    assert dataclasses.astuple(event.answer.timing) == (2.0, 1.0, 4.0)
+    assert dataclasses.astuple(event.answer.timing) == (2.0, 1.0, 4.0, 7.0)
     assert event.answer.hypotheses[0].tokens == (10,)
 
 

@@ -5,6 +5,7 @@ import collections
 import random
 
 import pytest
+import structlog
 
 from fakes import EOS, FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, is_alive, make_worker, outcomes, running
@@ -94,6 +95,39 @@ async def test_fault_of_a_batch_names_no_detail_and_the_worker_goes_on() -> None
         (answer,) = await outcomes([future])
     assert repr(failed) == "EngineError('RuntimeError in phase encode')"
     assert isinstance(answer, Generation)
+
+
+async def test_engine_that_keeps_failing_is_reported_once() -> None:
+    """After so many failed steps in a row; a step that succeeds starts the count again.
+
+    The worker goes on, so that everybody is answered while the server drains. Its log lines name
+    the calls.
+    """
+    engine = FakeEngine()
+    reports: list[str] = []
+    num_calls = 0
+
+    def fail(batch: Batch) -> list[Outcome]:
+        raise RuntimeError("device lost")
+
+    async def call() -> None:
+        nonlocal num_calls
+        num_calls += 1
+        sequence, future = make_submission(max_new_tokens=1)
+        sequence.request_id = f"call-{num_calls}"
+        worker.submit([sequence])
+        await outcomes([future])
+
+    with structlog.testing.capture_logs() as logs:
+        async with running(engine, lambda: reports.append("lost"), max_failed_steps=3) as worker:
+            for scripts in ((fail, fail, run_plainly), (fail, fail, fail, fail, fail)):
+                for engine.script in scripts:
+                    await call()
+            assert worker.is_alive
+    assert reports == ["lost"]
+    story = [entry.get("request_ids", entry["event"]) for entry in logs]
+    told = [[f"call-{number}"] for number in (1, 2, 4, 5, 6, 7, 8)]
+    assert story == [*told[:5], "engine keeps failing", *told[5:]]
 
 
 def one_too_few(batch: Batch) -> list[Outcome]:

@@ -19,7 +19,9 @@ class CallError(Exception):
         retry_after_seconds: float | None = None,
         request_id: str | None = None,
     ) -> None:
-        super().__init__(f"{code}: {message}")
+        # Of other codes the message says all there is; of this one, the server's log.
+        where = f" (request id {request_id})" if request_id and code == "INTERNAL" else ""
+        super().__init__(f"{code}: {message}{where}")
         self.code = code
         """Name of the gRPC status code, "INVALID_ARGUMENT", say."""
         self.message = message
@@ -58,7 +60,7 @@ def to_call_error(error: grpc.RpcError) -> CallError:
     fields: dict[str, str] = {}
     retry_after_seconds, request_id = None, None
     for key, value in trailers:
-        if key == "seqserve-request-id":
+        if key == "x-request-id":
             request_id = str(value)
         if key == "grpc-status-details-bin":
             fields, retry_after_seconds, _ = read_details(status_pb2.Status.FromString(value))

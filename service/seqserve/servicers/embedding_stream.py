@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import itertools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +12,7 @@ import grpc
 import structlog
 from google.rpc import status_pb2
 
+from seqserve.call_record import part_of_call
 from seqserve.config import ServerConfig
 from seqserve.errors import (
     DeadlineError,
@@ -23,7 +24,7 @@ from seqserve.errors import (
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.grant import wait_for_rate
 from seqserve.servicers.interceptor import ENDS
-from seqserve.servicers.status import DETAILS_KEY, to_status
+from seqserve.servicers.status import DETAILS_KEY, code_of, to_status
 from seqserve.v1 import encoding_pb2
 
 _log = structlog.get_logger(__name__)
@@ -56,6 +57,7 @@ class EmbeddingStream:
         self._calls = calls
         self._answers: asyncio.Queue[tuple[_Answer, int] | None] = asyncio.Queue(_READ_AHEAD)
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._numbers = itertools.count(1)
         self._num_waiting = 0
         """Requests that wait for places; those behind them do not overtake."""
         self._num_inputs = 0
@@ -138,15 +140,17 @@ class EmbeddingStream:
         self, message: Any, earlier: tuple[_Answer, ...]
     ) -> encoding_pb2.EmbedStreamResponse:
         """The answer to one request: what its own call would have ended with."""
-        try:
-            return encoding_pb2.EmbedStreamResponse(response=await self._respond(message, earlier))
-        except ENDS:
-            raise
-        except BaseException as error:  # a library in Rust that panics raises no Exception
-            request_id = uuid.uuid4().hex
-            if not isinstance(error, SeqserveError):
-                _log.error("request of a stream failed", request_id=request_id, exc_info=error)
-            return encoding_pb2.EmbedStreamResponse(error=_to_error(error, request_id))
+        with part_of_call(next(self._numbers)) as record:
+            try:
+                response = await self._respond(message, earlier)
+                return encoding_pb2.EmbedStreamResponse(response=response)
+            except ENDS:
+                raise
+            except BaseException as error:  # a library in Rust that panics raises no Exception
+                if not isinstance(error, SeqserveError):
+                    _log.error("request of a stream failed", exc_info=error)
+                record.code = code_of(error)
+                return encoding_pb2.EmbedStreamResponse(error=_to_error(error, record.request_id))
 
     async def _respond(
         self, message: Any, earlier: tuple[_Answer, ...]

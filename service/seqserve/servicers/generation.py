@@ -18,6 +18,7 @@ from seqserve.registry import Registry
 from seqserve.search import make_search
 from seqserve.sequence import Answer, Sequence
 from seqserve.served_model import ServedModel
+from seqserve.servicers.arrivals import Arrivals
 from seqserve.servicers.attribution import attributed
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
@@ -123,12 +124,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             ((sequence, source),) = await self._prepare(
                 model, inputs, option_layers, request, deadline, caller_of(context)
             )
-            arrivals: asyncio.Queue[list[int] | None] = asyncio.Queue()
-            sequence.on_tokens = arrivals.put_nowait
+            arrivals = Arrivals(model.metrics)
+            sequence.on_tokens = arrivals.put
             with submitted(model, [sequence]) as (future,):
                 # A caller that reads slowly holds no place once the work is done.
                 future.add_done_callback(lambda _: places.release())
-                future.add_done_callback(lambda _: arrivals.put_nowait(None))
+                future.add_done_callback(lambda _: arrivals.end())
                 with attributed([sequence], inputs, option_layers):
                     await self._write(model, source, _options(sequence), arrivals, future, context)
 
@@ -137,7 +138,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         model: ServedModel,
         source: Source,
         options: GenerateOptions,
-        arrivals: asyncio.Queue[list[int] | None],
+        arrivals: Arrivals,
         future: asyncio.Future[Answer],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:

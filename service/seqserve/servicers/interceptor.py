@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -17,11 +16,14 @@ import grpc
 import structlog
 from google.protobuf.message import DecodeError
 
+from seqserve.call_record import CallRecord, enter_call
 from seqserve.errors import InvalidRequestError, SeqserveError
 from seqserve.metrics import Metrics
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.grant import token_name
-from seqserve.servicers.status import Status, to_status
+from seqserve.servicers.request_id import REQUEST_ID_KEY, request_id_of
+from seqserve.servicers.status import Status, reason_of, to_status
+from seqserve.trace import Tracer
 
 _log = structlog.get_logger(__name__)
 _OURS = ("/seqserve.v1.", "/inference.")
@@ -55,9 +57,10 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     of requests, where what could not be read is a message of no known type.
     """
 
-    def __init__(self, metrics: Metrics, calls: Calls) -> None:
+    def __init__(self, metrics: Metrics, calls: Calls, tracer: Tracer | None = None) -> None:
         self._metrics = metrics
         self._calls = calls
+        self._tracer = tracer
 
     async def intercept_service(
         self,
@@ -92,7 +95,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _wrap(self, behavior: Any, method: str) -> Any:
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-            async with _Call(self._metrics, self._calls, method, context) as tracked:
+            async with _Call(self._metrics, self._calls, self._tracer, method, context) as tracked:
                 tracked.begin(request)
                 return await behavior(request, context)
 
@@ -118,6 +121,7 @@ class _Call:
         self,
         metrics: Metrics,
         calls: Calls,
+        tracer: Tracer | None,
         method: str,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
@@ -125,8 +129,7 @@ class _Call:
         self._calls = calls
         self._method = method
         self._context = context
-        self._request_id = uuid.uuid4().hex
-        self._started_at = 0.0
+        self._record = _make_record(tracer, method, context)
         self._patience_seconds = context.time_remaining() or 0.0
 
     def begin(self, request: Any) -> None:
@@ -137,25 +140,27 @@ class _Call:
             raise InvalidRequestError("", "the request's bytes are not a message of its type")
 
     async def __aenter__(self) -> _Call:
-        self._started_at = time.monotonic()
+        enter_call(self._record)
+        self._context.set_trailing_metadata(((REQUEST_ID_KEY, self._record.request_id),))
         self._metrics.requests_in_flight.labels(method=self._method).inc()
         return self
 
     async def __aexit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        code = grpc.StatusCode.OK
+        code, reason = grpc.StatusCode.OK, ""
         try:
             if isinstance(error, _GONE):
                 code = self._code_of_cancellation()
+                reason = "deadline" if code is grpc.StatusCode.DEADLINE_EXCEEDED else "cancelled"
                 error = self._calls.reason_of_end()
             # A library in Rust that panics raises no Exception; its caller waits like any other.
             if error is not None and not isinstance(error, ENDS):
-                status = to_status(error, self._request_id)
-                code = status.code
+                status = to_status(error, self._record.request_id)
+                code, reason = status.code, reason_of(error)
                 if not isinstance(error, SeqserveError):
-                    _log.error("call failed", request_id=self._request_id, exc_info=error)
+                    _log.error("call failed", exc_info=error)
                 await self._abort(status)
         finally:
-            self._finish(code)
+            self._finish(code, reason)
 
     def _code_of_cancellation(self) -> grpc.StatusCode:
         """What a caller that is gone was told: its deadline has passed, or it left before.
@@ -177,18 +182,33 @@ class _Call:
             # until the caller reads or leaves. This is how a handler ends without a word.
             raise asyncio.CancelledError from None
 
-    def _finish(self, code: grpc.StatusCode) -> None:
-        seconds = time.monotonic() - self._started_at
-        metrics = self._metrics
+    def _finish(self, code: grpc.StatusCode, reason: str) -> None:
+        """Counts the call, ends its span, and writes its one line of the log."""
+        record, metrics, finished_at = self._record, self._metrics, time.monotonic()
+        seconds = finished_at - record.started_at
+        model = record.labels
         metrics.requests_in_flight.labels(method=self._method).dec()
-        metrics.requests.labels(method=self._method, code=code.name).inc()
-        metrics.request_duration.labels(method=self._method).observe(seconds)
+        metrics.requests.labels(method=self._method, code=code.name, reason=reason, **model).inc()
+        metrics.request_duration.labels(method=self._method, **model).observe(seconds)
+        if record.trace is not None:
+            record.trace.end(code, model, finished_at)
         name = token_name()
         _log.info(
             "call",
             method=self._method,
             code=code.name,
+            reason=reason,
+            model="/".join(filter(None, model.values())),
             milliseconds=round(seconds * 1000, 2),
-            request_id=self._request_id,
             **({} if name is None else {"token_name": name}),
         )
+
+
+def _make_record(
+    tracer: Tracer | None, method: str, context: grpc.aio.ServicerContext[Any, Any]
+) -> CallRecord:
+    metadata = tuple(context.invocation_metadata() or ())
+    record = CallRecord(request_id_of(metadata), time.monotonic())
+    if tracer is not None:
+        record.trace = tracer.begin(method, record.request_id, metadata, record.started_at)
+    return record

@@ -61,6 +61,7 @@ async def fill_masks(
                     )
                     for passage, answer in zip(passages, answers, strict=True)
                 ],
+                stage="postprocess",
             )
 
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from google.protobuf import duration_pb2
 
 from seqserve.admission import Places
+from seqserve.call_record import current_call
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.sequence import Answer, Priority, Sequence
@@ -223,12 +224,17 @@ def submitted(
     for sequence in sequences:
         assert isinstance(sequence.future, asyncio.Future)
         futures.append(sequence.future)
+    call = current_call()
+    if call is not None:
+        call.begin_sequences(sequences)
     try:
         model.lanes.submit(sequences)
         yield futures
     finally:
         for future in futures:
             future.cancel()
+        if call is not None:
+            call.end_sequences(sequences)
 
 
 async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:

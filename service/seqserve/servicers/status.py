@@ -13,6 +13,7 @@ from seqserve.errors import (
     OverloadedError,
     SeqserveError,
 )
+from seqserve.servicers.request_id import REQUEST_ID_KEY
 
 _DOMAIN = "seqserve"
 DETAILS_KEY = "grpc-status-details-bin"
@@ -32,7 +33,7 @@ class Status:
 
 def to_status(error: BaseException, request_id: str) -> Status:
     """Describes an error to the caller; unexpected ones without any of their text."""
-    code = _code(error)
+    code = code_of(error)
     is_ours = isinstance(error, SeqserveError) and not isinstance(error, EngineError)
     message = str(error) if is_ours and code is not grpc.StatusCode.INTERNAL else _INTERNAL_TEXT
     reason = type(error).__name__ if is_ours else "InternalError"
@@ -40,7 +41,7 @@ def to_status(error: BaseException, request_id: str) -> Status:
         reason=reason, domain=_DOMAIN, metadata={"request_id": request_id}
     )
     details = [_pack(info)]
-    metadata: list[tuple[str, str | bytes]] = [("seqserve-request-id", request_id)]
+    metadata: list[tuple[str, str | bytes]] = [(REQUEST_ID_KEY, request_id)]
     if isinstance(error, InvalidRequestError):
         violation = error_details_pb2.BadRequest.FieldViolation(
             field=error.field, description=message
@@ -57,7 +58,16 @@ def to_status(error: BaseException, request_id: str) -> Status:
     return Status(code, message, tuple(metadata))
 
 
-def _code(error: BaseException) -> grpc.StatusCode:
+def reason_of(error: BaseException) -> str:
+    """What went wrong in a word, for metrics and logs; there are as many as classes of ours."""
+    if not isinstance(error, SeqserveError):
+        return "unexpected"
+    name = type(error).__name__.removesuffix("Error")
+    return "".join(f"_{one.lower()}" if one.isupper() else one for one in name).removeprefix("_")
+
+
+def code_of(error: BaseException) -> grpc.StatusCode:
+    """The code of the one table; INTERNAL for whatever is not in it."""
     for kind, code in STATUS_CODES.items():
         if isinstance(error, kind):
             return code

@@ -74,6 +74,7 @@ async def classify_tokens(
             _to_result(text.text, passages, vectors, finder, ignored)
             for text, (passages, vectors) in zip(texts, parts, strict=True)
         ],
+        stage="postprocess",
     )
 
 
