@@ -162,3 +162,17 @@ async def test_page_tells_what_is_running(serving: MakeServer) -> None:
     assert set(build.samples[0].labels) == {"version", "onnxruntime", "python"}
     assert resident is not None
     assert resident > 1_000_000
+
+
+async def test_server_watches_its_event_loop(serving: MakeServer) -> None:
+    """From its start on; 0 turns it off."""
+
+    def count(running: RunningServer) -> float | None:
+        name = "seqserve_event_loop_lag_seconds_count"
+        return running.metrics.registry.get_sample_value(name)
+
+    async with serving() as running, serving(watchdog_seconds=0) as unwatched:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not count(running):
+                await asyncio.sleep(0.01)
+        assert count(unwatched) == 0
