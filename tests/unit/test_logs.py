@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+from collections.abc import Iterator
 
 import pytest
 import structlog
@@ -12,6 +13,14 @@ import structlog
 from seqserve.call_record import CallRecord, enter_call
 from seqserve.config import ServerConfig
 from seqserve.logs import configure_logs
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    """Leaves the handlers of the process as they were."""
+    before = logging.getLogger().handlers
+    yield
+    logging.getLogger().handlers = before
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
@@ -44,7 +53,6 @@ def test_lines_have_the_request_id_and_libraries_our_format(
     """What is written while a call is answered names it, whoever writes it."""
     output = io.StringIO()
     monkeypatch.setattr(sys, "stderr", output)
-    before = logging.getLogger().handlers
     configure_logs(ServerConfig.model_validate({"models": "models", "log_format": "json"}))
 
     def answer() -> None:
@@ -56,7 +64,6 @@ def test_lines_have_the_request_id_and_libraries_our_format(
     try:
         contextvars.copy_context().run(answer)
     finally:
-        logging.getLogger().handlers = before
         structlog.reset_defaults()
     ours, theirs = map(json.loads, output.getvalue().splitlines())
     assert (ours["event"], ours["request_id"]) == ("ours", "id-1")
