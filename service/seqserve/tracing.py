@@ -8,12 +8,14 @@ Source: the semantic conventions of OpenTelemetry for RPC and gRPC, W3C Trace Co
 """
 
 import asyncio
+import threading
 import time
 import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import grpc
+import structlog
 from opentelemetry import trace as api
 from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -25,10 +27,13 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 import seqserve
 from seqserve.sequence import Generation, Sequence
 
+_log = structlog.get_logger(__name__)
 _MAX_SEQUENCES = 16
 """Of a call that have spans of their own; a call may have hundreds."""
 _EXPORT_SECONDS = 5
 """Given to the collector for each batch of spans."""
+_CLOSE_SECONDS = 3.0
+"""Given to the collector for all that is left when the server stops; a kubelet does not wait."""
 _CARRIERS = ("traceparent", "tracestate")
 _SERVER_ERRORS = frozenset(
     {
@@ -58,8 +63,8 @@ class OpenTelemetryTracer:
             ),
             shutdown_on_exit=False,
         )
-        exporter = OTLPSpanExporter(endpoint, timeout=_EXPORT_SECONDS)
-        self._provider.add_span_processor(BatchSpanProcessor(exporter))
+        self._exporter = OTLPSpanExporter(endpoint, timeout=_EXPORT_SECONDS)
+        self._provider.add_span_processor(BatchSpanProcessor(self._exporter))
         self._tracer = self._provider.get_tracer("seqserve", seqserve.__version__)
         self._propagator = TraceContextTextMapPropagator()
 
@@ -88,8 +93,14 @@ class OpenTelemetryTracer:
         return CallTrace(self._tracer, span, epoch) if span.is_recording() else None
 
     def close(self) -> None:
-        """Sends what is left."""
-        self._provider.shutdown()
+        """Sends what is left, or gives it up. Blocks."""
+        closing = threading.Thread(target=self._provider.shutdown, daemon=True)
+        closing.start()
+        closing.join(_CLOSE_SECONDS)
+        if closing.is_alive():
+            _log.warning("spans are lost, the collector does not take them", within=_CLOSE_SECONDS)
+            self._exporter.shutdown()  # ends what the other thread waits for
+            closing.join(_CLOSE_SECONDS)
 
 
 class CallTrace:

@@ -1,5 +1,6 @@
 """Spans of calls, as a collector receives them over OTLP."""
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+import structlog
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2, trace_service_pb2_grpc
 
 from seqserve.config import ServerConfig
@@ -31,9 +33,12 @@ class Collector(trace_service_pb2_grpc.TraceServiceServicer):  # type: ignore[mi
         self.spans: list[Any] = []
         self.resources: list[dict[str, Any]] = []
         self.endpoint = ""
+        self.is_open = asyncio.Event()
+        self.is_open.set()
 
     async def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Takes spans."""
+        await self.is_open.wait()
         for part in request.resource_spans:
             self.resources.append(read(part.resource))
             for scope in part.scope_spans:
@@ -201,6 +206,20 @@ async def test_collector_that_is_away_harms_nobody(serving: MakeServer) -> None:
         await running.model.ListModels(model_pb2.ListModelsRequest())
         began_at = time.monotonic()
     assert time.monotonic() - began_at < 10
+
+
+async def test_collector_that_does_not_answer_is_given_up(
+    serving: MakeServer, collector: Collector
+) -> None:
+    """The server stops in time, and says that spans are lost."""
+    collector.is_open.clear()
+    with structlog.testing.capture_logs() as logs:
+        async with serving(tracing_endpoint=collector.endpoint) as running:
+            await running.model.ListModels(model_pb2.ListModelsRequest())
+            began_at = time.monotonic()
+    assert time.monotonic() - began_at < 10
+    assert [one for one in logs if one["event"].startswith("spans are lost")]
+    collector.is_open.set()
 
 
 def test_nothing_is_imported_or_started_by_default() -> None:
