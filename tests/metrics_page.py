@@ -19,8 +19,8 @@ seconds, from half a millisecond to five minutes; labels never have values that 
 call that named no model of ours has empty `model_name` and `model_version`.
 
 * `code` is the gRPC status code; `reason` says more: the kind of error (`invalid_request`,
-  `overloaded`, `deadline`, `unavailable`, `engine`, ...), `cancelled` for callers who left,
-  `unexpected` for a bug, empty for `OK`.
+  `overloaded`, `deadline`, `unavailable`, `engine`, `non_finite` for a model that came to NaN,
+  ...), `cancelled` for callers who left, `unexpected` for a bug, empty for `OK`.
 * `phase` is `encode` or `decode` for models that generate, `embed` for encoders.
 * For autoscaling: `seqserve_waiting_sequences` plus `seqserve_running_sequences` is the work there
   is, `seqserve_queue_age_seconds` how long it waits, and `seqserve_live_rows` of

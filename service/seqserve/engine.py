@@ -12,7 +12,7 @@ from seqserve.batch import Batch, EmbeddingWithStates, Outcome, Phase
 from seqserve.cache import KeyValueCache
 from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
-from seqserve.errors import EngineError
+from seqserve.errors import EngineError, NonFiniteError
 from seqserve.generation_graphs import GenerationGraphs
 from seqserve.manifest import Manifest
 from seqserve.search_state import SearchState
@@ -169,7 +169,7 @@ class EmbeddingEngine:
                 outcome = EmbeddingWithStates(vector, rows)
                 is_finite &= np.isfinite(rows).all()
             if not is_finite:
-                outcome = EngineError("the model returned a vector that is not finite")
+                outcome = NonFiniteError("the model returned a vector that is not finite")
             outcomes.append(outcome)
         return outcomes
 
@@ -213,7 +213,7 @@ class PredictionEngine:
         return [
             rows.copy()
             if np.isfinite(rows).all()
-            else EngineError("the model returned no finite logits")
+            else NonFiniteError("the model returned no finite logits")
             for rows in self._split(logits, sources)
         ]
 

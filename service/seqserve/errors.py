@@ -14,6 +14,7 @@ SeqserveError
  +-- DeadlineError           the deadline passed before the work was done
  +-- NoTokenLeftError        options bar every token; a servicer says whose (never on the wire)
  +-- EngineError             the computation failed; details go to the log only
+ |    +-- NonFiniteError     it came to NaN or infinity
  +-- ModelFolderError        a model folder cannot be served (start-up, never on the wire)
  +-- ConfigurationError      flags, environment or file are wrong (start-up, never on the wire)
 """
@@ -93,6 +94,10 @@ class EngineError(SeqserveError):
     """The computation failed. The text never reaches the caller."""
 
 
+class NonFiniteError(EngineError):
+    """The computation came to NaN or infinity; metrics count it by itself."""
+
+
 class ModelFolderError(SeqserveError):
     """A model folder cannot be served; the message says which file and why."""
 
@@ -114,5 +119,6 @@ STATUS_CODES: dict[type[SeqserveError], grpc.StatusCode] = {
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
     EngineError: grpc.StatusCode.INTERNAL,
+    NonFiniteError: grpc.StatusCode.INTERNAL,
 }
 """The one table from our errors to gRPC codes. Whatever is not in it is INTERNAL, never UNKNOWN."""

@@ -1,11 +1,11 @@
 """Why a sequence has no continuation: the two answers there are."""
 
-from seqserve.errors import EngineError, NoTokenLeftError
+from seqserve.errors import EngineError, NonFiniteError, NoTokenLeftError
 
 
 def not_finite() -> EngineError:
     """The answer to logits that mean nothing."""
-    return EngineError("the model returned logits that are not finite")
+    return NonFiniteError("the model returned logits that are not finite")
 
 
 def nothing_left() -> NoTokenLeftError:

@@ -182,7 +182,7 @@ class Worker:
             )
             metrics.observe_failed_step(batch.phase)
             failure = EngineError(f"{type(error).__name__} in phase {batch.phase}")
-            self._deliver(scheduler.fail(batch, failure))
+            self._hand_over(scheduler.fail(batch, failure))
             self._count_failure()
             return
         self._num_failed_steps = 0
@@ -231,14 +231,19 @@ class Worker:
             )
 
     def _deliver(self, events: list[Event]) -> None:
+        """Hands events over; the faults of single sequences are logged here, and only here."""
         for event in events:
-            if isinstance(event.answer, Exception) and event.answer.__cause__ is not None:
+            if isinstance(event.answer, EngineError):
                 _log.error(
                     "sequence failed",
                     model=self._name,
                     request_id=event.sequence.request_id,
+                    error=str(event.answer),
                     exc_info=event.answer.__cause__,
                 )
+        self._hand_over(events)
+
+    def _hand_over(self, events: list[Event]) -> None:
         if events:
             assert self._loop is not None
             self._loop.call_soon_threadsafe(self._resolve, events)

@@ -6,7 +6,9 @@ import grpc
 import pytest
 import structlog
 
+from seqserve.batch import Batch, Outcome
 from seqserve.client import AsyncClient, CallError
+from seqserve.errors import NonFiniteError
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 from serving import MakeServer, source
@@ -104,6 +106,32 @@ async def test_fault_of_the_engine_names_the_calls_in_its_batch(
     assert fault["request_ids"] == ["id-1"]
     assert kept(logs, "call failed") == []
     assert [line["reason"] for line in kept(logs, "call")] == ["engine"]
+
+
+async def test_numbers_that_are_none_are_told_apart(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that comes to NaN is counted and logged as that, with the call it was for."""
+    with capture() as logs:
+        async with serving() as running:
+            engine = running.registry.find("sentence", "", None).lanes.workers[0]._engine
+            whole = engine.run
+
+            def spoil(batch: Batch) -> list[Outcome]:
+                whole(batch)
+                return [NonFiniteError("the model returned a vector that is not finite")]
+
+            monkeypatch.setattr(engine, "run", spoil)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await running.encoding.Embed(
+                    encoding_pb2.EmbedRequest(inputs=["a"]), metadata=((KEY, "id-1"),)
+                )
+    (fault,) = kept(logs, "sequence failed")
+    assert fault["request_id"] == "id-1"
+    assert fault["error"] == "the model returned a vector that is not finite"
+    assert [line["reason"] for line in kept(logs, "call")] == ["non_finite"]
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "finite" not in str(caught.value.details())
 
 
 async def test_requests_of_a_stream_have_ids_of_their_own(serving: MakeServer) -> None:

@@ -175,7 +175,7 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(bad: float, num_be
     logits[1, 4] = bad
     outcomes = choose(searches, logits)
     assert [outcomes[0], outcomes[2]] == [healthy[0], healthy[2]]
-    assert repr(outcomes[1]) == "EngineError('the model returned logits that are not finite')"
+    assert repr(outcomes[1]) == "NonFiniteError('the model returned logits that are not finite')"
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
