@@ -372,7 +372,8 @@ async def test_errors_have_codes_and_names_of_the_tensors(kind: Kind, serving: M
         (
             infer("sentence", texts("a"), parameters={"beams": 1}),
             "INVALID_ARGUMENT",
-            "`beams` is no parameter for these inputs; there are: dimensions, normalize, priority, "
+            "`beams` is no parameter for these inputs; there are: dimensions, max_active_dims, "
+            "normalize, priority, "
             "prompt_name, return_token_embeddings, return_windows, stride, timeout, truncate, "
             "truncation_direction",
         ),

@@ -176,8 +176,8 @@ REFUSALS: list[tuple[messages.ModelInferRequest, str]] = [
             parameters={"triton_enable_empty_final_response": Parameter(bool_param=True)},
         ),
         "`triton_enable_empty_final_response` is no parameter for these inputs; there are: "
-        "dimensions, max_active_dims, normalize, priority, prompt_name, return_token_embeddings, return_windows, "
-        "stride, timeout, truncate, truncation_direction",
+        "dimensions, max_active_dims, normalize, priority, prompt_name, return_token_embeddings, "
+        "return_windows, stride, timeout, truncate, truncation_direction",
     ),
     (
         request(

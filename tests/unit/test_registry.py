@@ -10,7 +10,8 @@ from seqserve.admission import Admission
 from seqserve.errors import ModelNotFoundError
 from seqserve.lanes import Lanes
 from seqserve.manifest import FileRecord, Manifest, Provenance
-from seqserve.metrics import Metrics, ModelMetrics
+from seqserve.metrics import Metrics
+from seqserve.model_metrics import ModelMetrics
 from seqserve.registry import Registry
 from seqserve.served_model import ServedModel
 from seqserve.task_record import Task
