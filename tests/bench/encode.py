@@ -40,7 +40,7 @@ _PACKAGES = (
 )
 _NUM_CLIENTS = 64
 _BATCH_SIZES = (16, 32, 64, 128)
-_RAW_TOKENS = (512, 1024, 2048, 4096)
+_RAW_TOKENS = (256, 512, 1024, 2048)
 _LIMITS = {"max_request_seconds": "1200"}
 _Embed = Callable[[Path, Path | None], float]
 
