@@ -4,12 +4,13 @@ import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 import pytest
 import structlog
 
-from seqserve.v1 import generation_pb2, generation_pb2_grpc
+from seqserve.v1 import encoding_pb2, encoding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from serving import MakeServer, RunningServer, source, status_of
 
 PATIENCE_SECONDS = 20.0
@@ -93,3 +94,33 @@ async def test_reader_that_leaves_is_no_fault(serving: MakeServer) -> None:
         found = running.count_calls("CANCELLED", METHOD)
     assert found == 20
     assert [entry for entry in logs if entry["log_level"] == "error"] == []
+
+
+async def test_unread_embeddings_end_their_stream(serving: MakeServer) -> None:
+    """Who reads none of the answers, not even the first, is told so in the end."""
+    options = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+    request = encoding_pb2.EmbedStreamRequest(
+        request=encoding_pb2.EmbedRequest(
+            model_name="sentence", inputs=["a b c " * 8] * 100, return_token_embeddings=True
+        )
+    )
+    async with (
+        serving(max_request_seconds=0.5) as running,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}", options) as channel,
+    ):
+        stub: Any = encoding_pb2_grpc.EncodingServiceStub(channel)
+        stream = stub.EmbedStream(iter([request] * 20))
+        await stream.initial_metadata()
+        method = "/seqserve.v1.EncodingService/EmbedStream"
+        in_flight = running.metrics.requests_in_flight.labels(method=method)
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while in_flight._value.get():
+                await asyncio.sleep(0.01)
+        assert running.num_outstanding == 0
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                _ = [answer async for answer in stream]
+    assert status_of(caught.value) == (
+        "DEADLINE_EXCEEDED: an answer of the stream was not read within 0.5 seconds "
+        "(max_request_seconds)"
+    )

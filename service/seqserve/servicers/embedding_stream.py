@@ -122,9 +122,14 @@ class EmbeddingStream:
         return message
 
     async def _write(self) -> None:
+        is_first = True
         while (entry := await self._answers.get()) is not None:
             answer, num_inputs = entry
             message = await answer
+            if is_first:
+                # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
+                await self._context.send_initial_metadata(())
+                is_first = False
             try:
                 async with asyncio.timeout(self._write_seconds):
                     await self._context.write(message)
