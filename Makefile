@@ -60,8 +60,9 @@ demo: $(VENV)/demo.stamp  ## Exports the shipped models, serves them, calls them
 serve: $(VENV)/demo.stamp  ## Like demo, but the server stays up on port 50051.
 	$(BIN)/python -m seqserve_export.demo --store $(STORE) --stay-up
 
+# Files are shared out whole, since what a module exports is used by all of its tests.
 test: $(VENV)/dev.stamp  ## Runs all tests.
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-unit: $(VENV)/dev.stamp  ## Runs the tests that need neither torch nor a model.
 	$(BIN)/python -m pytest tests/unit tests/deploy
