@@ -19,6 +19,7 @@ import heapq
 import itertools
 import math
 from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from seqserve.sequence import Priority, Sequence
@@ -59,7 +60,7 @@ class WaitingQueue:
 
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence."""
-        self._classes[sequence.priority].add(_Entry(next(self._arrivals), sequence))
+        self._add(sequence.priority, _Entry(next(self._arrivals), sequence))
 
     def remove(self, sequences: Collection[Sequence]) -> None:
         """Forgets sequences that will not be run."""
@@ -81,16 +82,23 @@ class WaitingQueue:
         )
         return list(itertools.islice(turns, count))
 
+    def _add(self, priority: Priority, entry: _Entry) -> None:
+        """Puts a sequence into a class, from which it will rise."""
+        due_at = self._due_at(priority, entry.sequence)
+        self._classes[priority].add(entry, due_at)
+
+    def _due_at(self, priority: Priority, sequence: Sequence) -> float:
+        """When a sequence in a class rises into the next one."""
+        if priority == max(Priority):
+            return math.inf
+        num_periods = priority - sequence.priority + 1
+        return sequence.submitted_at + num_periods * self._ageing_seconds
+
     def _age(self, now: float) -> None:
-        for priority in (Priority.LOW, Priority.NORMAL):
-
-            def is_due(sequence: Sequence, priority: Priority = priority) -> bool:
-                num_periods = priority - sequence.priority + 1
-                return now - sequence.submitted_at >= num_periods * self._ageing_seconds
-
-            above = self._classes[Priority(priority + 1)]
-            for entry in self._classes[priority].remove_due(is_due):
-                above.add(entry)
+        for priority, share in reversed(self._classes.items()):
+            if share.due_at <= now:
+                for entry in share.remove_due(now, partial(self._due_at, priority)):
+                    self._add(Priority(priority + 1), entry)
 
 
 class _FairShare:
@@ -100,6 +108,8 @@ class _FairShare:
         self._lines: dict[str, list[_Entry]] = {}
         self._served: dict[str, float] = {}
         """Work done for each caller; who is new begins with the least of those who wait."""
+        self.due_at = math.inf
+        """No sequence rises into the next class before."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
@@ -112,7 +122,8 @@ class _FairShare:
         heads = (line[0].sequence.submitted_at for line in self._lines.values())
         return min(heads, default=math.inf)
 
-    def add(self, entry: _Entry) -> None:
+    def add(self, entry: _Entry, due_at: float) -> None:
+        self.due_at = min(self.due_at, due_at)
         caller = entry.sequence.caller
         if caller not in self._lines:
             least = min((self._served[other] for other in self._lines), default=0.0)
@@ -147,15 +158,21 @@ class _FairShare:
             self._set_line(caller, kept)
         self._forget()
 
-    def remove_due(self, is_due: Callable[[Sequence], bool]) -> list[_Entry]:
-        """Removes the ones that pass a test; a line may hold some that rose into it before."""
+    def remove_due(self, now: float, due_at: Callable[[Sequence], float]) -> list[_Entry]:
+        """Removes the ones that rise now; a line may hold some that rose into it before."""
         due: list[_Entry] = []
-        for caller in list(self._lines):
-            line = self._lines[caller]
-            passed = [entry for entry in line if is_due(entry.sequence)]
-            if passed:
-                due += passed
-                self._set_line(caller, [entry for entry in line if entry not in passed])
+        self.due_at = math.inf
+        for caller, line in list(self._lines.items()):
+            kept: list[_Entry] = []
+            for entry in line:
+                at = due_at(entry.sequence)
+                if at <= now:
+                    due.append(entry)
+                else:
+                    kept.append(entry)
+                    self.due_at = min(self.due_at, at)
+            if len(kept) < len(line):
+                self._set_line(caller, kept)
         return due
 
     def _set_line(self, caller: str, line: list[_Entry]) -> None:

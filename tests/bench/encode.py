@@ -7,12 +7,14 @@ medians are what counts, since absolute numbers are those of the machine that th
 * single: one short sentence at a time.
 * clients: 64 of them, each with one sentence at a time, against the simplest server around
   sentence-transformers.
+* fairness: single sentences of one caller while another's request with all texts is worked on.
 
 Models and formats: :mod:`bench.encode_models`. A side counts in int8 only if its vectors are as
 close to those of sentence-transformers as :data:`bench.encode_report.LEAST_COSINE` asks for.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
 import dataclasses
 import json
@@ -39,9 +41,17 @@ _PACKAGES = (
     *("tokenizers", "grpcio", "numpy"),
 )
 _NUM_CLIENTS = 64
+_NUM_BESIDE = 5
+"""Single sentences between two looks at whether the other request is done."""
 _BATCH_SIZES = (16, 32, 64, 128)
 _RAW_TOKENS = (256, 512, 1024, 2048)
-_LIMITS = {"max_request_seconds": "1200"}
+_LIMITS = {
+    "max_request_seconds": "1200",
+    # All texts may come in one request.
+    **dict.fromkeys(("max_inputs_per_request", "max_outstanding"), "20000"),
+    "max_tokens_per_request": "10000000",
+    "max_message_bytes": "134217728",
+}
 _Embed = Callable[[Path, Path | None], float]
 
 
@@ -136,6 +146,8 @@ def measure(
         console.print("single sentences measured")
         clients = _run_clients(processes, short, extent.num_calls[model.name], extent.num_rounds)
         console.print("clients measured")
+        fairness = _measure_fairness(processes, texts_file, short)
+        console.print("fairness measured")
     return {
         "num_texts": len(texts),
         "lengths": describe_lengths(model.tokenizer_file, texts),
@@ -145,6 +157,7 @@ def measure(
         "bulk_seconds": seconds,
         "single_seconds": single,
         "clients": clients,
+        "fairness_seconds": fairness,
     }
 
 
@@ -156,6 +169,8 @@ class _Processes:
     target: str
     peer_target: str
     calls: JsonProcess
+    other_calls: JsonProcess
+    """Of another caller."""
     libraries: dict[str, JsonProcess]
     """Peers, by their names."""
     raw: dict[str, JsonProcess]
@@ -204,6 +219,7 @@ def _running_sides(model: EncoderModel, peer_python: str) -> Iterator[_Processes
             target=server.target,
             peer_target=peer_server.target,
             calls=calls,
+            other_calls=run("bench.encode_calls"),
             libraries=libraries,
             raw=raw,
         )
@@ -310,6 +326,23 @@ def _run_clients(
                 )
             )
     return rounds
+
+
+def _measure_fairness(
+    processes: _Processes, texts_file: Path, short: list[str]
+) -> dict[str, list[float]]:
+    """Seconds of single sentences alone, and while all texts of another are worked on."""
+    arguments = {"target": processes.target, "model": f"{processes.model.name}-int8"}
+    alone = processes.calls.call("time_single", texts=short[:_NUM_BESIDE], **arguments)
+    beside: list[float] = []
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        bulk = pool.submit(
+            processes.other_calls.call, "embed_at_once", texts_file=str(texts_file), **arguments
+        )
+        while not bulk.done():
+            beside += processes.calls.call("time_single", texts=short[:_NUM_BESIDE], **arguments)
+        seconds = bulk.result()
+    return {"alone": alone, "beside": beside, "bulk": [seconds]}
 
 
 if __name__ == "__main__":

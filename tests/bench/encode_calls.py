@@ -42,6 +42,20 @@ def _embed_stream(client: Client, model: str, texts: list[str]) -> Iterator[Any]
         yield found.vectors
 
 
+def embed_at_once(target: str, model: str, texts_file: str) -> float:
+    """Seconds to embed all texts in one request."""
+    request = encoding_pb2.EmbedRequest(model_name=model, truncate=True)
+    request.inputs.extend(json.loads(Path(texts_file).read_text(encoding="utf-8")))
+    options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+    with grpc.insecure_channel(target, options) as channel:
+        stub = encoding_pb2_grpc.EncodingServiceStub(channel)
+        started_at = time.perf_counter()
+        response = stub.Embed(request, timeout=_TIMEOUT_SECONDS)
+        seconds = time.perf_counter() - started_at
+    assert len(response.embeddings) == len(request.inputs)
+    return seconds
+
+
 def time_single(target: str, model: str, texts: list[str]) -> list[float]:
     """Seconds of single calls, one after the other."""
     seconds = []
@@ -88,4 +102,11 @@ async def _run_clients(
 
 
 if __name__ == "__main__":
-    answer({"embed": embed, "time_single": time_single, "run_clients": run_clients})
+    answer(
+        {
+            "embed": embed,
+            "embed_at_once": embed_at_once,
+            "time_single": time_single,
+            "run_clients": run_clients,
+        }
+    )

@@ -79,6 +79,14 @@ def print_report(parts: Mapping[str, Any], ratios: Mapping[str, float], console:
                 f"{part['cosines'][side]['least']:.4f}",
             )
         console.print(table)
+        alone, beside, (bulk,) = (
+            part["fairness_seconds"][key] for key in ("alone", "beside", "bulk")
+        )
+        console.print(
+            f"one sentence alone: {statistics.median(alone) * 1000:.1f} ms; while a request with "
+            f"{part['num_texts']} texts was worked on for {bulk:.1f} s: p50 "
+            f"{statistics.median(beside) * 1000:.1f} ms, longest {max(beside) * 1000:.1f} ms"
+        )
     table = Table("ratio", "measured", "target", "")
     for name, ratio in ratios.items():
         target = TARGETS.get(name)

@@ -170,3 +170,43 @@ def test_one_that_has_risen_does_not_hold_back_those_behind_it() -> None:
     queue.next_turns(10.0, 2)
     turns = {turn.sequence: turn.priority for turn in queue.next_turns(11.0, 2)}
     assert turns == {low: Priority.NORMAL, normal: Priority.HIGH}
+
+
+def test_many_rise_at_once_in_their_order() -> None:
+    """In one pass over the line: nobody waits for a look at each of thousands against each."""
+    queue = WaitingQueue(5.0)
+    sequences = [make_sequence([5], submitted_at=0.0) for _ in range(20_000)]
+    for sequence in sequences:
+        queue.add(sequence)
+    assert {turn.priority for turn in queue.next_turns(4.9, 10)} == {Priority.NORMAL}
+    turns = queue.next_turns(5.0, len(sequences))
+    assert {turn.priority for turn in turns} == {Priority.HIGH}
+    assert [turn.sequence for turn in turns] == sequences
+
+
+def test_lines_are_looked_through_only_when_somebody_rises() -> None:
+    """What rises next is known; until then, turns cost nothing for those behind them."""
+    queue = WaitingQueue(5.0)
+    for at in (1.0, 2.0, 3.0):
+        queue.add(make_sequence([5], submitted_at=at))
+    looks = 0
+    due_at = queue._due_at
+
+    def count(priority: Priority, sequence: Sequence) -> float:
+        nonlocal looks
+        looks += 1
+        return due_at(priority, sequence)
+
+    queue._due_at = count  # type: ignore[method-assign]
+    for now in (3.0, 4.0, 5.9):
+        queue.next_turns(now, 3)
+    assert looks == 0
+    assert [turn.priority for turn in queue.next_turns(6.0, 3)] == [
+        Priority.HIGH,
+        Priority.NORMAL,
+        Priority.NORMAL,
+    ]
+    looks = 0
+    queue.next_turns(6.9, 3)
+    assert looks == 0
+    assert [turn.priority for turn in queue.next_turns(8.0, 3)] == [Priority.HIGH] * 3
