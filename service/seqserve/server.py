@@ -36,6 +36,7 @@ from seqserve.signals import StopSignals
 from seqserve.store_watch import StoreWatch
 from seqserve.task_record import Task
 from seqserve.trace import open_tracer
+from seqserve.transport import bind, channel_options
 from seqserve.v1 import (
     encoding_pb2,
     encoding_pb2_grpc,
@@ -59,10 +60,6 @@ _SERVICE_TASKS = {
 """A service serves if there is a model for one of its tasks."""
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-_MAX_PENDING_CALLS = 16_384
-"""Calls that gRPC keeps for the event loop, without their messages; it drops what exceeds them."""
-_MAX_METADATA_BYTES = 16_384
-"""Of one call."""
 _END_SECONDS = 2.0
 """Given to calls that are ended, to send their status; more than a caller that does not read gets.
 """
@@ -107,7 +104,7 @@ class Server:
         ]
         if self._access is not None:
             interceptors.append(AuthenticationInterceptor(self._access))
-        self._server = grpc.aio.server(interceptors=interceptors, options=_channel_options(config))
+        self._server = grpc.aio.server(interceptors=interceptors, options=channel_options(config))
         self._health_server = grpc.aio.server(options=(("grpc.so_reuseport", 0),))
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(
             GenerationServicer(registry, config), self._server
@@ -156,8 +153,8 @@ class Server:
         config = self._config
         self._warn()
         credentials = None if self._certificate is None else self._certificate.credentials()
-        grpc_port = _bind(self._server, config.host, config.port, "port", credentials)
-        health_port = _bind(self._health_server, config.host, config.health_port, "health_port")
+        grpc_port = bind(self._server, config.host, config.port, "port", credentials)
+        health_port = bind(self._health_server, config.host, config.health_port, "health_port")
         try:
             http, thread = prometheus_client.start_http_server(
                 config.metrics_port, config.host, self._metrics.registry
@@ -257,52 +254,3 @@ class Server:
         _log.error("model lost, shutting down", model=model)
         self._lost = model
         self._stop_requested.set()
-
-
-def _bind(
-    server: grpc.aio.Server,
-    host: str,
-    port: int,
-    setting: str,
-    credentials: grpc.ServerCredentials | None = None,
-) -> int:
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    try:
-        if credentials is not None:
-            return server.add_secure_port(address, credentials)
-        return server.add_insecure_port(address)
-    except RuntimeError as error:
-        raise ConfigurationError(
-            f"{setting}: {address} cannot be bound; another process may be using it"
-        ) from error
-
-
-def _channel_options(config: ServerConfig) -> list[tuple[str, int]]:
-    """Limits that keep one caller from hurting others."""
-    return [
-        # Two servers on one port would share its connections at random.
-        ("grpc.so_reuseport", 0),
-        ("grpc.max_receive_message_length", config.max_message_bytes),
-        # Admission refuses, with details, a time to retry and a metric. gRPC's own limit of calls
-        # that wait for the event loop would refuse without any.
-        ("grpc.server.max_pending_requests", _MAX_PENDING_CALLS),
-        ("grpc.server.max_pending_requests_hard_limit", _MAX_PENDING_CALLS),
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 30_000),
-        ("grpc.max_connection_idle_ms", 900_000),
-        ("grpc.max_connection_age_ms", _milliseconds(config.max_connection_age_seconds)),
-        ("grpc.max_connection_age_grace_ms", _milliseconds(config.max_request_seconds) + 5000),
-        ("grpc.server_handshake_timeout_ms", _milliseconds(config.handshake_seconds)),
-        # For connections that mean harm. A client that reaches it is refused, too, without details
-        # (of 3000 calls at once with a limit of 1024, 1800 were): so it lies above max_outstanding.
-        ("grpc.max_concurrent_streams", config.max_connection_streams),
-        # gRPC refuses at random between the two, and says nothing of it.
-        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
-    ]
-
-
-def _milliseconds(seconds: float) -> int:
-    return max(1, round(seconds * 1000))

@@ -7,7 +7,7 @@ import pytest
 
 from seqserve.config import ServerConfig, read_config
 from seqserve.errors import ConfigurationError
-from seqserve.server import _channel_options
+from seqserve.transport import channel_options
 
 
 def write(folder: Path, text: str) -> Path:
@@ -152,7 +152,7 @@ def test_largest_values_are_what_grpc_takes() -> None:
         "max_connection_streams": 2**31 - 1,
     }
     config = read_config(largest, None, {})
-    options = dict(_channel_options(config))
+    options = dict(channel_options(config))
     assert all(-(2**31) <= value < 2**31 for value in options.values())
 
 
