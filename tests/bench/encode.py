@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console
 
 from bench.encode_models import BERT_BASE, FORMATS, MINILM, EncoderModel, make_encoder_models
-from bench.encode_report import TARGETS, make_ratios, print_report
+from bench.encode_report import REFERENCE, TARGETS, make_ratios, print_report
 from bench.encode_texts import choose_short, describe_lengths, read_texts
 from bench.json_process import JsonProcess
 from bench.machine import describe_machine, installed_versions
@@ -60,7 +60,7 @@ class Extent:
     """How much is measured."""
 
     num_texts: dict[str, int]
-    """Embedded in bulk in one round, by model."""
+    """Embedded in bulk by each side, by model; every round has its own share of them."""
     num_sample_texts: dict[str, int]
     """To choose the batch sizes of the peers with."""
     num_rounds: int
@@ -78,11 +78,11 @@ QUICK = Extent(
     num_calls={MINILM: 4, BERT_BASE: 1},
 )
 FULL = Extent(
-    num_texts={MINILM: 10_000, BERT_BASE: 1000},
-    num_sample_texts={MINILM: 1000, BERT_BASE: 128},
-    num_rounds=3,
-    num_single=40,
-    num_calls={MINILM: 32, BERT_BASE: 6},
+    num_texts={MINILM: 10_000, BERT_BASE: 600},
+    num_sample_texts={MINILM: 500, BERT_BASE: 64},
+    num_rounds=5,
+    num_single=20,
+    num_calls={MINILM: 16, BERT_BASE: 3},
 )
 
 
@@ -136,11 +136,7 @@ def measure(
         sample = texts[: extent.num_sample_texts[model.name]]
         sample_file.write_text(json.dumps(sample), encoding="utf-8")
         sides, settings = _choose_settings(processes, sample_file, console)
-        cosines = _compare_vectors(sides, texts_file, folder)
-        seconds: dict[str, list[float]] = {name: [] for name in sides}
-        for _ in range(extent.num_rounds):
-            for name, embed in sides.items():
-                seconds[name].append(embed(texts_file, None))
+        seconds, cosines = _embed_all(sides, texts, folder, extent.num_rounds)
         console.print("bulk measured")
         single = _time_single(processes, short, extent)
         console.print("single sentences measured")
@@ -150,6 +146,7 @@ def measure(
         console.print("fairness measured")
     return {
         "num_texts": len(texts),
+        "num_rounds": extent.num_rounds,
         "lengths": describe_lengths(model.tokenizer_file, texts),
         "fastembed_version": version,
         "settings": settings,
@@ -185,9 +182,7 @@ def _running_sides(model: EncoderModel, peer_python: str) -> Iterator[_Processes
             process = JsonProcess(module, *map(str, arguments), python=python)
             return stack.enter_context(process)
 
-        libraries = {
-            "sentence_transformers": run("bench.peer_sentence_transformers", model.checkpoint)
-        }
+        libraries = {REFERENCE: run("bench.peer_sentence_transformers", model.checkpoint)}
         for dtype in FORMATS:
             graph = model.plain / f"{dtype}.onnx"
             libraries[f"fastembed_{dtype}"] = run(
@@ -264,21 +259,28 @@ def _embedding(process: JsonProcess, **arguments: Any) -> _Embed:
     return embed
 
 
-def _compare_vectors(
-    sides: dict[str, _Embed], texts_file: Path, folder: Path
-) -> dict[str, dict[str, float]]:
-    """Cosines of each side's vectors with those of sentence-transformers; it also warms up."""
-    vectors = {}
-    for name, embed in sides.items():
-        embed(texts_file, folder / f"{name}.npy")
-        rows = np.load(folder / f"{name}.npy")
-        vectors[name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-    expected = vectors["sentence_transformers"]
-    cosines = {}
-    for name, rows in vectors.items():
-        products = (rows * expected).sum(axis=1)
-        cosines[name] = {"mean": float(products.mean()), "least": float(products.min())}
-    return cosines
+def _embed_all(
+    sides: dict[str, _Embed], texts: list[str], folder: Path, num_rounds: int
+) -> tuple[dict[str, list[float]], dict[str, dict[str, float]]]:
+    """Seconds of each side in each round, and cosines of its vectors with the reference's."""
+    seconds: dict[str, list[float]] = {name: [] for name in sides}
+    products: dict[str, list[float]] = {name: [] for name in sides}
+    for place in range(num_rounds):
+        texts_file = folder / f"texts-{place}.json"
+        texts_file.write_text(json.dumps(texts[place::num_rounds]), encoding="utf-8")
+        vectors = {}
+        for name, embed in sides.items():
+            vectors_file = folder / f"{name}.npy"
+            seconds[name].append(embed(texts_file, vectors_file))
+            rows = np.load(vectors_file)
+            vectors[name] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        for name, rows in vectors.items():
+            products[name] += (rows * vectors[REFERENCE]).sum(axis=1).tolist()
+    cosines = {
+        name: {"mean": float(np.mean(found)), "least": min(found)}
+        for name, found in products.items()
+    }
+    return seconds, cosines
 
 
 def _time_single(processes: _Processes, short: list[str], extent: Extent) -> dict[str, list[float]]:
@@ -311,7 +313,7 @@ def _run_clients(
         f"seqserve_{dtype}": (processes.target, f"{processes.model.name}-{dtype}")
         for dtype in FORMATS
     }
-    sides["sentence_transformers"] = (processes.peer_target, "")
+    sides[REFERENCE] = (processes.peer_target, "")
     rounds: dict[str, list[dict[str, Any]]] = {name: [] for name in sides}
     for _ in range(num_rounds):
         for name, (target, model) in sides.items():

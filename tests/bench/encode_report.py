@@ -10,6 +10,8 @@ from rich.table import Table
 from bench.decode_report import Target
 from bench.encode_models import BERT_BASE, FORMATS, MINILM
 
+REFERENCE = "sentence_transformers"
+"""Whose vectors the others are compared with."""
 LEAST_COSINE = 0.99
 """Of every text; what is less close does not count as the same quality."""
 _SUFFIXES = {MINILM: "", BERT_BASE: "_bert_base"}
@@ -35,10 +37,7 @@ def make_ratios(parts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _make_ratios(part: Any) -> dict[str, float]:
-    rates = {
-        name: part["num_texts"] / statistics.median(seconds)
-        for name, seconds in part["bulk_seconds"].items()
-    }
+    rates = {name: _rate(part, seconds) for name, seconds in part["bulk_seconds"].items()}
     single = {name: statistics.median(values) for name, values in part["single_seconds"].items()}
     clients = {
         name: statistics.median(one["texts_per_second"] for one in rounds)
@@ -48,17 +47,22 @@ def _make_ratios(part: Any) -> dict[str, float]:
     ours = max((name for name in close if name.startswith("seqserve")), key=rates.__getitem__)
     best_onnx = max((name for name in close if name.startswith(_ONNX_PEERS)), key=rates.__getitem__)
     best_fp32 = max((f"{name}_fp32" for name in _ONNX_PEERS), key=rates.__getitem__)
-    reference = "sentence_transformers"
     return {
-        "bulk_vs_sentence_transformers": rates[ours] / rates[reference],
+        "bulk_vs_sentence_transformers": rates[ours] / rates[REFERENCE],
         "bulk_vs_best_onnx": rates[ours] / rates[best_onnx],
         "grpc_vs_raw": min(rates[f"seqserve_{one}"] / rates[f"raw_{one}"] for one in FORMATS),
-        "single_p50_vs_sentence_transformers": single[ours] / single[reference],
-        "clients_vs_sentence_transformers": clients[ours] / clients[reference],
-        "bulk_fp32_vs_sentence_transformers": rates["seqserve_fp32"] / rates[reference],
+        "single_p50_vs_sentence_transformers": single[ours] / single[REFERENCE],
+        "clients_vs_sentence_transformers": clients[ours] / clients[REFERENCE],
+        "bulk_fp32_vs_sentence_transformers": rates["seqserve_fp32"] / rates[REFERENCE],
         "bulk_fp32_vs_best_onnx_fp32": rates["seqserve_fp32"] / rates[best_fp32],
-        "single_p50_fp32_vs_sentence_transformers": single["seqserve_fp32"] / single[reference],
+        "single_p50_fp32_vs_sentence_transformers": single["seqserve_fp32"] / single[REFERENCE],
     }
+
+
+def _rate(part: Any, seconds: list[float]) -> float:
+    """Texts a second in the median round."""
+    rate: float = part["num_texts"] / part["num_rounds"] / statistics.median(seconds)
+    return rate
 
 
 def print_report(parts: Mapping[str, Any], ratios: Mapping[str, float], console: Console) -> None:
@@ -71,7 +75,7 @@ def print_report(parts: Mapping[str, Any], ratios: Mapping[str, float], console:
             rounds = part["clients"].get(side)
             table.add_row(
                 side,
-                f"{part['num_texts'] / statistics.median(seconds):.1f}",
+                f"{_rate(part, seconds):.1f}",
                 "" if single is None else f"{statistics.median(single) * 1000:.2f}",
                 ""
                 if rounds is None
