@@ -112,6 +112,7 @@ def make_sequence(
     stop_at: float = math.inf,
     priority: Priority = Priority.NORMAL,
     caller: str = "",
+    call: int = 0,
     submitted_at: float = 0.0,
     on_tokens: Callable[[list[int]], None] | None = None,
     is_embedded: bool = False,
@@ -132,6 +133,7 @@ def make_sequence(
         stop_at=stop_at,
         priority=priority,
         caller=caller,
+        call=call,
         submitted_at=submitted_at,
     )
 

@@ -6,6 +6,7 @@ step; lanes never wait for each other. While one lane picks tokens, another comp
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable, Iterable
 from collections.abc import Sequence as Items
 from functools import partial
@@ -19,6 +20,7 @@ class Lanes:
 
     def __init__(self, workers: Items[Worker]) -> None:
         self.workers = list(workers)
+        self._calls = itertools.count(1)
         self._loads = [dict.fromkeys(Priority, 0) for _ in self.workers]
         """Work each lane has outstanding in each class, see :func:`estimate_work`."""
 
@@ -35,7 +37,7 @@ class Lanes:
             worker.start(loop, on_death)
 
     def submit(self, sequences: Iterable[Sequence]) -> None:
-        """Hands each sequence to the live lane with the least work outstanding before it.
+        """Hands each sequence of a call to the live lane with the least work outstanding before it.
 
         That is work of its own class or a higher one, which a sequence waits for: what is urgent
         goes where little is urgent, however much there is that it overtakes. Where that is equal,
@@ -51,7 +53,9 @@ class Lanes:
         """
         alive = [lane for lane, worker in enumerate(self.workers) if worker.is_alive]
         shares: list[list[Sequence]] = [[] for _ in self.workers]
+        call = next(self._calls)
         for sequence in sorted(sequences, key=estimate_work, reverse=True):
+            sequence.call = call
             # Where none is alive, the first says so.
             lane = min(alive or [0], key=partial(self._load_before, sequence.priority))
             work = estimate_work(sequence)

@@ -92,6 +92,8 @@ class Sequence:
     priority: Priority = Priority.NORMAL
     caller: str = ""
     """Who asked; callers share what the model can do."""
+    call: int = 0
+    """What was asked for together; calls of one caller share the caller's part."""
     request_id: str = ""
     """Of its call, for the log."""
     arrived_at: float | None = None

@@ -7,7 +7,8 @@ What holds:
 * Within a class callers share by work, and not by how much they asked for: next is a sequence of
   the caller who has been served least since there was a choice. So one who comes new is next after
   at most one sequence, however many others have queued.
-* Sequences of one caller in one class go in order of arrival.
+* The calls of one caller share its turns in the same way: a small one does not wait for all
+  of a large one. Sequences of one call go in order of arrival.
 
 Source: start-time fair queueing, Goyal, Vin and Cheng 1997, IEEE/ACM Transactions on Networking
 5(5), with callers as flows; work is charged when it is taken, so that a batch may take sequences
@@ -18,7 +19,7 @@ import bisect
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Hashable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -37,26 +38,30 @@ class _Entry(NamedTuple):
     sequence: Sequence
 
 
+_DueAt = Callable[[Sequence], float]
+"""When a sequence rises into the next class."""
+
+
 class WaitingQueue:
     """The sequences of one model that have not been started."""
 
     def __init__(self, ageing_seconds: float) -> None:
         self._ageing_seconds = ageing_seconds
-        self._classes = {priority: _FairShare() for priority in sorted(Priority, reverse=True)}
+        self._classes = {priority: _Class() for priority in sorted(Priority, reverse=True)}
         self._arrivals = itertools.count()
 
     def __len__(self) -> int:
         """How many wait."""
-        return sum(map(len, self._classes.values()))
+        return sum(len(one.callers) for one in self._classes.values())
 
     def __iter__(self) -> Iterator[Sequence]:
         """All that wait, in no order to rely on."""
-        return itertools.chain.from_iterable(self._classes.values())
+        return itertools.chain.from_iterable(one.callers for one in self._classes.values())
 
     @property
     def oldest_at(self) -> float:
         """When the oldest that waits was submitted; infinity if none does."""
-        return min(share.oldest_at for share in self._classes.values())
+        return min(one.callers.oldest_at for one in self._classes.values())
 
     def add(self, sequence: Sequence) -> None:
         """Takes a sequence."""
@@ -64,28 +69,29 @@ class WaitingQueue:
 
     def remove(self, sequences: Collection[Sequence]) -> None:
         """Forgets sequences that will not be run."""
-        for share in self._classes.values():
-            share.remove(set(sequences))
+        for one in self._classes.values():
+            one.callers.remove(set(sequences))
 
     def take(self, sequences: Collection[Sequence]) -> None:
-        """Removes sequences that are run now, and charges their callers."""
-        for share in self._classes.values():
-            share.remove(set(sequences), is_charged=True)
+        """Removes sequences that are run now, and charges their callers and calls."""
+        for one in self._classes.values():
+            one.callers.remove(set(sequences), is_charged=True)
 
     def next_turns(self, now: float, count: int) -> list[Turn]:
         """The sequences whose turn is next, at most so many, in order."""
         self._age(now)
         turns = (
-            Turn(priority, sequence)
-            for priority, share in self._classes.items()
-            for sequence in share.in_order()
+            Turn(priority, entry.sequence)
+            for priority, one in self._classes.items()
+            for entry in one.callers.in_order()
         )
         return list(itertools.islice(turns, count))
 
     def _add(self, priority: Priority, entry: _Entry) -> None:
         """Puts a sequence into a class, from which it will rise."""
-        due_at = self._due_at(priority, entry.sequence)
-        self._classes[priority].add(entry, due_at)
+        one = self._classes[priority]
+        one.due_at = min(one.due_at, self._due_at(priority, entry.sequence))
+        one.callers.add(entry)
 
     def _due_at(self, priority: Priority, sequence: Sequence) -> float:
         """When a sequence in a class rises into the next one."""
@@ -95,101 +101,152 @@ class WaitingQueue:
         return sequence.submitted_at + num_periods * self._ageing_seconds
 
     def _age(self, now: float) -> None:
-        for priority, share in reversed(self._classes.items()):
-            if share.due_at <= now:
-                for entry in share.remove_due(now, partial(self._due_at, priority)):
+        for priority, one in reversed(self._classes.items()):
+            if one.due_at <= now:
+                due, one.due_at = one.callers.remove_due(now, partial(self._due_at, priority))
+                for entry in due:
                     self._add(Priority(priority + 1), entry)
 
 
-class _FairShare:
-    """The sequences of one class, in one line for each caller."""
+class _Line:
+    """The sequences of one call, in order of arrival."""
 
     def __init__(self) -> None:
-        self._lines: dict[str, list[_Entry]] = {}
-        self._served: dict[str, float] = {}
-        """Work done for each caller; who is new begins with the least of those who wait."""
-        self.due_at = math.inf
-        """No sequence rises into the next class before."""
+        self._entries: list[_Entry] = []
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __iter__(self) -> Iterator[Sequence]:
+        return (entry.sequence for entry in self._entries)
+
+    @property
+    def oldest_at(self) -> float:
+        return self._entries[0].sequence.submitted_at
+
+    def add(self, entry: _Entry) -> None:
+        bisect.insort(self._entries, entry, key=_arrival)
+
+    def in_order(self) -> Iterator[_Entry]:
+        return iter(self._entries)
+
+    def remove(self, sequences: Collection[Sequence], *, is_charged: bool = False) -> float:
+        """Removes those that are here; returns their work."""
+        kept = [entry for entry in self._entries if entry.sequence not in sequences]
+        if len(kept) == len(self._entries):
+            return 0.0
+        gone = (entry.sequence for entry in self._entries if entry.sequence in sequences)
+        work = float(sum(sequence.work for sequence in gone))
+        self._entries = kept
+        return work
+
+    def remove_due(self, now: float, due_at: _DueAt) -> tuple[list[_Entry], float]:
+        """Removes the ones that rise now, and tells when the next one does."""
+        times = [due_at(entry.sequence) for entry in self._entries]
+        pairs = list(zip(self._entries, times, strict=True))
+        self._entries = [entry for entry, at in pairs if at > now]
+        return (
+            [entry for entry, at in pairs if at <= now],
+            min((at for at in times if at > now), default=math.inf),
+        )
+
+
+class _FairShare:
+    """Sequences of callers, or of one caller's calls, each with a line of its own."""
+
+    def __init__(
+        self, key: Callable[[Sequence], Hashable], make_line: Callable[[], "_Line | _FairShare"]
+    ) -> None:
+        self._key = key
+        self._make_line = make_line
+        self._lines: dict[Hashable, _Line | _FairShare] = {}
+        self._served: dict[Hashable, float] = {}
+        """Work done for each; who is new begins with the least of those who wait."""
 
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
     def __iter__(self) -> Iterator[Sequence]:
-        return (entry.sequence for line in self._lines.values() for entry in line)
+        return itertools.chain.from_iterable(self._lines.values())
 
     @property
     def oldest_at(self) -> float:
-        heads = (line[0].sequence.submitted_at for line in self._lines.values())
-        return min(heads, default=math.inf)
+        return min((line.oldest_at for line in self._lines.values()), default=math.inf)
 
-    def add(self, entry: _Entry, due_at: float) -> None:
-        self.due_at = min(self.due_at, due_at)
-        caller = entry.sequence.caller
-        if caller not in self._lines:
+    def add(self, entry: _Entry) -> None:
+        key = self._key(entry.sequence)
+        if key not in self._lines:
             least = min((self._served[other] for other in self._lines), default=0.0)
-            self._served[caller] = max(self._served.get(caller, 0.0), least)
-            self._lines[caller] = []
-        bisect.insort(self._lines[caller], entry, key=_arrival)
+            self._served[key] = max(self._served.get(key, 0.0), least)
+            self._lines[key] = self._make_line()
+        self._lines[key].add(entry)
 
-    def in_order(self) -> Iterator[Sequence]:
-        """Sequences as they would be served one by one."""
-        heads = [
-            (self._served[caller], line[0].arrival, caller, 0)
-            for caller, line in self._lines.items()
-        ]
+    def in_order(self) -> Iterator[_Entry]:
+        """As they would be served one by one."""
+        heads = []
+        for key, line in self._lines.items():
+            entries = line.in_order()
+            first = next(entries)
+            # Arrivals differ, so that nothing behind them is compared.
+            heads.append((self._served[key], first.arrival, first, entries))
         heapq.heapify(heads)
         while heads:
-            served, _, caller, place = heapq.heappop(heads)
-            line = self._lines[caller]
-            yield line[place].sequence
-            if place + 1 < len(line):
-                served += line[place].sequence.work
-                heapq.heappush(heads, (served, line[place + 1].arrival, caller, place + 1))
+            served, _, entry, entries = heapq.heappop(heads)
+            yield entry
+            following = next(entries, None)
+            if following is not None:
+                served += entry.sequence.work
+                heapq.heappush(heads, (served, following.arrival, following, entries))
 
-    def remove(self, sequences: Collection[Sequence], *, is_charged: bool = False) -> None:
-        for caller in list(self._lines):
-            line = self._lines[caller]
-            kept = [entry for entry in line if entry.sequence not in sequences]
-            if len(kept) == len(line):
-                continue
-            if is_charged:
-                gone = (entry.sequence for entry in line if entry.sequence in sequences)
-                self._served[caller] += sum(sequence.work for sequence in gone)
-            self._set_line(caller, kept)
+    def remove(self, sequences: Collection[Sequence], *, is_charged: bool = False) -> float:
+        """Removes those that are here, and charges for them if they run; returns their work."""
+        total = 0.0
+        for key, line in list(self._lines.items()):
+            if work := line.remove(sequences, is_charged=is_charged):
+                total += work
+                if is_charged:
+                    self._served[key] += work
+                self._leave(key)
         self._forget()
+        return total
 
-    def remove_due(self, now: float, due_at: Callable[[Sequence], float]) -> list[_Entry]:
-        """Removes the ones that rise now; a line may hold some that rose into it before."""
+    def remove_due(self, now: float, due_at: _DueAt) -> tuple[list[_Entry], float]:
+        """Removes the ones that rise now, and tells when the next one does."""
         due: list[_Entry] = []
-        self.due_at = math.inf
-        for caller, line in list(self._lines.items()):
-            kept: list[_Entry] = []
-            for entry in line:
-                at = due_at(entry.sequence)
-                if at <= now:
-                    due.append(entry)
-                else:
-                    kept.append(entry)
-                    self.due_at = min(self.due_at, at)
-            if len(kept) < len(line):
-                self._set_line(caller, kept)
-        return due
+        next_at = math.inf
+        for key, line in list(self._lines.items()):
+            risen, at = line.remove_due(now, due_at)
+            due += risen
+            next_at = min(next_at, at)
+            self._leave(key)
+        return due, next_at
 
-    def _set_line(self, caller: str, line: list[_Entry]) -> None:
-        if line:
-            self._lines[caller] = line
-        else:
-            del self._lines[caller]
+    def _leave(self, key: Hashable) -> None:
+        """Drops a line that is empty."""
+        if not len(self._lines[key]):
+            del self._lines[key]
 
     def _forget(self) -> None:
         """Drops what does not matter: debts that those who wait have run up as well."""
-        least = min((self._served[caller] for caller in self._lines), default=None)
+        least = min((self._served[key] for key in self._lines), default=None)
         if least is None:
             self._served.clear()
             return
-        for caller in [caller for caller in self._served if caller not in self._lines]:
-            if self._served[caller] <= least:
-                del self._served[caller]
+        for key in [key for key in self._served if key not in self._lines]:
+            if self._served[key] <= least:
+                del self._served[key]
+
+
+class _Class:
+    """The sequences of one class of priority."""
+
+    def __init__(self) -> None:
+        self.callers = _FairShare(
+            lambda sequence: sequence.caller,
+            lambda: _FairShare(lambda sequence: sequence.call, _Line),
+        )
+        self.due_at = math.inf
+        """No sequence rises into the next class before."""
 
 
 def _arrival(entry: _Entry) -> int:

@@ -126,7 +126,7 @@ def test_callers_that_are_gone_are_forgotten() -> None:
         queue.add(make_sequence(caller=f"once {index}"))
         take_next(queue)
         take_next(queue)
-    share = queue._classes[Priority.NORMAL]
+    share = queue._classes[Priority.NORMAL].callers
     assert len(share._served) <= 3
 
 
@@ -210,3 +210,31 @@ def test_lines_are_looked_through_only_when_somebody_rises() -> None:
     queue.next_turns(6.9, 3)
     assert looks == 0
     assert [turn.priority for turn in queue.next_turns(8.0, 3)] == [Priority.HIGH] * 3
+
+
+def test_small_call_is_next_after_one_sequence_of_a_large_one() -> None:
+    """Of one caller: a call with one text does not wait for all of a call with a thousand."""
+    queue = WaitingQueue(5.0)
+    large = [make_sequence([5, 6], caller="a", call=1) for _ in range(1000)]
+    for sequence in large:
+        queue.add(sequence)
+    queue.take(large[:100])
+    small = make_sequence([5], caller="a", call=2)
+    queue.add(small)
+    turns = [turn.sequence for turn in queue.next_turns(0.0, 2)]
+    assert small in turns
+    queue.take(turns)
+    assert [turn.sequence for turn in queue.next_turns(0.0, 3)] == large[101:104]
+
+
+def test_calls_do_not_add_up_to_more_than_their_callers_share() -> None:
+    """Who makes ten calls has no more turns than who makes one."""
+    queue = WaitingQueue(5.0)
+    many = [make_sequence([5], caller="a", call=call) for call in range(1, 11)]
+    one = [make_sequence([5], caller="b", call=11) for _ in range(10)]
+    for sequence in [*many, *one]:
+        queue.add(sequence)
+    callers = [turn.sequence.caller for turn in queue.next_turns(0.0, 20)]
+    assert callers.count("a") == callers.count("b") == 10
+    for count in range(2, 21, 2):
+        assert abs(callers[:count].count("a") - callers[:count].count("b")) <= 1
