@@ -18,17 +18,24 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from seqserve import access
 from seqserve.client import AsyncClient, CallError
+from seqserve.inference_protocol.v2 import open_inference_pb2
 from seqserve.servicers.authentication import scopes_for
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2, priority_pb2
 from serving import MakeServer, source
 
 INFER, ADMIN, BOTH = "infer-infer-infer", "admin-admin-admin", "both-both-both-both"
 MODEL = "/seqserve.v1.ModelService/"
-OF_ALL = {f"{MODEL}ListModels", f"{MODEL}GetModel"}
+INFERENCE = "/inference.GRPCInferenceService/"
+OF_ALL = {
+    *(f"{MODEL}{name}" for name in ("ListModels", "GetModel")),
+    *(f"{INFERENCE}Server{name}" for name in ("Live", "Ready", "Metadata")),
+    *(f"{INFERENCE}Model{name}" for name in ("Ready", "Metadata", "Statistics")),
+    f"{INFERENCE}RepositoryIndex",
+}
 METHODS: list[MethodDescriptor] = [
     *(
         method
-        for module in (generation_pb2, encoding_pb2, model_pb2)
+        for module in (generation_pb2, encoding_pb2, model_pb2, open_inference_pb2)
         for service in module.DESCRIPTOR.services_by_name.values()
         for method in service.methods
     ),
@@ -128,20 +135,22 @@ async def test_calls_without_a_known_token_are_refused(
 
 async def test_tokens_open_what_their_scopes_name(serving: MakeServer, token_file: Path) -> None:
     """An administrator's token is not for inference, but what is served may be looked at."""
-    async with serving(token_file=token_file) as running:
+    async with serving(token_file=token_file, allow_model_control=True) as running:
         for method in METHODS:
             path = path_of(method)
-            for token, is_open in (
-                (INFER, True),
-                (BOTH, True),
-                (ADMIN, path in OF_ALL or "reflection" in path),
+            is_of_all = path in OF_ALL or "reflection" in path
+            is_of_admins = path.endswith(("LoadModel", "UnloadModel", "ModelLoad", "ModelUnload"))
+            for token, is_open, scope, own in (
+                (INFER, not is_of_admins, "admin", "infer"),
+                (BOTH, True, "", ""),
+                (ADMIN, is_of_all or is_of_admins, "infer", "admin"),
             ):
                 code, text = await call(running.channel, method, bearer(token))
                 assert (code not in ("UNAUTHENTICATED", "PERMISSION_DENIED")) is is_open, path
                 if not is_open:
                     assert (code, text) == (
                         "PERMISSION_DENIED",
-                        "this call needs a token with the scope infer, but yours has: admin",
+                        f"this call needs a token with the scope {scope}, but yours has: {own}",
                     )
 
 
@@ -199,12 +208,9 @@ async def test_refusals_have_details_metrics_and_a_line_in_the_log(
                     model_pb2.ListModelsRequest(), metadata=bearer("wrong-token-value")
                 )
             await running.model.ListModels(model_pb2.ListModelsRequest(), metadata=bearer(INFER))
-            labels = {"method": f"{MODEL}ListModels"}
+            method = f"{MODEL}ListModels"
             counted = {
-                code: running.metrics.registry.get_sample_value(
-                    "seqserve_requests_total", labels | {"code": code}
-                )
-                for code in ("UNAUTHENTICATED", "OK")
+                code: running.count_calls(code, method) for code in ("UNAUTHENTICATED", "OK")
             }
     assert counted == {"UNAUTHENTICATED": 1, "OK": 1}
     trailers = dict(caught.value.trailing_metadata() or ())
@@ -217,7 +223,7 @@ async def test_refusals_have_details_metrics_and_a_line_in_the_log(
         ("UNAUTHENTICATED", None),
         ("OK", "search"),
     ]
-    assert info.metadata["request_id"] == calls[0]["request_id"]
+    assert info.metadata["request_id"] == trailers["x-request-id"]
     assert INFER not in repr(logs)
     assert "wrong-token-value" not in repr(logs)
 

@@ -236,7 +236,12 @@ def test_parameters_are_read_whatever_their_kind() -> None:
             generation,
             set(),
         ),
-        ((encoding_pb2.EmbedRequest,), embedding, {"return_token_embeddings", "return_windows"}),
+        (
+            (encoding_pb2.EmbedRequest,),
+            embedding,
+            # Tokens of sparse embeddings have no tensor: these are given with their zeros.
+            {"return_token_embeddings", "return_tokens", "return_windows"},
+        ),
         ((encoding_pb2.ClassifyRequest,), classification, {"return_logits"}),
         ((encoding_pb2.ClassifyTokensRequest,), token_classification, set()),
         (

@@ -27,7 +27,10 @@ _OUTPUTS = (
     Output("token_count", "INT32", (-1,)),
     Output("truncated_token_count", "INT32", (-1,)),
 )
-_PARAMETERS = ("activation", "keep_order", "top_n", "truncate", "truncation_direction")
+_PARAMETERS = (
+    *("activation", "keep_order", "prompt_name", "top_n", "truncate"),
+    "truncation_direction",
+)
 
 
 def reranking_signatures(model: ServedModel) -> list[Signature]:

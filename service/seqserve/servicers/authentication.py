@@ -44,7 +44,13 @@ _CALLS_OF_ALL = frozenset(
     {
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo",
-        "/inference.GRPCInferenceService/RepositoryIndex",
+        *(
+            f"/inference.GRPCInferenceService/{name}"
+            for name in (
+                *("ModelMetadata", "ModelReady", "ModelStatistics", "RepositoryIndex"),
+                *("ServerLive", "ServerMetadata", "ServerReady"),
+            )
+        ),
         "/seqserve.v1.ModelService/GetModel",
         "/seqserve.v1.ModelService/ListModels",
     }
