@@ -166,7 +166,8 @@ def test_bad_layers_are_found(
     source = read(tmp_path, Task.EMBED)
     bad = "encoder.layers.1.feed_forward.down"
     plant_outlier(source.model, bad.removesuffix(".down"))
-    # By its own error alone it would have stayed in fp32.
+    # Smoothing would save it, and by its own error alone it would have stayed in fp32.
+    monkeypatch.setattr(quantization, "_WORTHWHILE", 0.0)
     monkeypatch.setattr(quantization, "MAX_RELATIVE_ERROR", float("inf"))
     reduction, calibration = reduce(source, dtype)
     gate = QualityGate(source, (), ())
@@ -179,8 +180,11 @@ def test_bad_layers_are_found(
     assert judgement.record.mean >= judgement.record.value
 
 
-def test_layers_that_stay_by_themselves_are_not_counted(tmp_path: Path) -> None:
+def test_layers_that_stay_by_themselves_are_not_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The gate has nothing to do where quantization saw to it."""
+    monkeypatch.setattr(quantization, "_WORTHWHILE", 0.0)  # or smoothing would
     source = read(tmp_path, Task.EMBED)
     bad = "encoder.layers.1.feed_forward.down"
     plant_outlier(source.model, bad.removesuffix(".down"))
