@@ -163,7 +163,7 @@ async def test_no_call_fails_while_versions_come_and_go(
         assert [model.label for model in running.registry.models] == ["sentence/2", "tiny/2"]
         value = running.metrics.registry.get_sample_value
         assert value("seqserve_model_loads_total", {"result": "loaded"}) == 2
-        assert value("seqserve_model_load_seconds_count") == 2
+        assert value("seqserve_model_load_duration_seconds_count") == 2
     for name, version, answer in load.answers:
         assert answer == expected[name, version]
     assert {(name, version) for name, version, _ in load.answers} == set(expected)
