@@ -74,8 +74,10 @@ def test_model_that_takes_too_long_is_refused(folder: Path) -> None:
 def test_model_that_takes_too_much_memory_is_refused(folder: Path) -> None:
     """The limit holds for the process alone, and is named."""
     message = refusal(folder, preflight_bytes=30_000_000)
-    assert message.startswith(f"{folder} ended its pre-flight process with signal 6 (SIGABRT)")
-    assert "memory allocation" in message
+    # Python says so itself, or a library aborts, by whose turn it was.
+    python = message.startswith(f"{folder} needs more than 30000000 bytes")
+    library = message.startswith(f"{folder} ended its pre-flight process with signal 6 (SIGABRT)")
+    assert python or (library and "memory allocation" in message)
     assert "raise --preflight-bytes" in message
 
 
