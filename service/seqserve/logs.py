@@ -8,6 +8,8 @@ import structlog
 from seqserve.config import ServerConfig
 
 _log = structlog.get_logger(__name__)
+_GONE = "ExecuteBatchError"
+"""What gRPC, which has no public name for it, logs as an error where a caller has gone."""
 
 
 def configure_logs(config: ServerConfig) -> None:
@@ -46,4 +48,7 @@ class _Forwarder(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Writes one record."""
-        _log.log(record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info)
+        level, kind = record.levelno, (record.exc_info or (None,))[0]
+        if kind is not None and kind.__name__ == _GONE:
+            level = logging.DEBUG
+        _log.log(level, record.getMessage(), logger=record.name, exc_info=record.exc_info)

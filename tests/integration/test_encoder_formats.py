@@ -118,7 +118,7 @@ async def test_sentences_in_int8_are_those_in_fp32(tmp_path: Path, serving: Make
         AsyncClient(f"127.0.0.1:{server.ports.grpc}") as client,
     ):
         int8 = (await client.embed(texts, normalize=True)).vectors
-    fp32 = SentenceTransformer(source, device="cpu").encode(
+    fp32 = SentenceTransformer(str(source), device="cpu").encode(
         texts, normalize_embeddings=True, show_progress_bar=False
     )
     cosines = np.sum(fp32 * int8, axis=1)

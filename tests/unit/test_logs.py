@@ -69,3 +69,21 @@ def test_lines_have_the_request_id_and_libraries_our_format(
     assert (ours["event"], ours["request_id"]) == ("ours", "id-1")
     assert (theirs["event"], theirs["request_id"]) == ("theirs: 7", "id-1")
     assert (theirs["logger"], theirs["level"]) == ("grpc", "warning")
+
+
+def test_callers_that_have_gone_are_no_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    """GRPC logs each as an error with a traceback; nobody can do anything about it."""
+
+    class ExecuteBatchError(Exception):
+        """As gRPC calls it."""
+
+    monkeypatch.setattr(structlog, "configure", lambda **settings: None)  # of the whole process
+    configure_logs(ServerConfig.model_validate({"models": "models"}))
+    logger = logging.getLogger("grpc._cython.cygrpc")
+    with structlog.testing.capture_logs() as logs:
+        for kind in (ExecuteBatchError, ValueError):
+            try:
+                raise kind("raised in core")
+            except Exception:
+                logger.exception("raised by a servicer method")
+    assert [entry["log_level"] for entry in logs] == ["debug", "error"]
