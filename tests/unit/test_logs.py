@@ -77,6 +77,7 @@ def test_callers_that_have_gone_are_no_errors(monkeypatch: pytest.MonkeyPatch) -
     class ExecuteBatchError(Exception):
         """As gRPC calls it."""
 
+    structlog.reset_defaults()  # which let everything through
     monkeypatch.setattr(structlog, "configure", lambda **settings: None)  # of the whole process
     configure_logs(ServerConfig.model_validate({"models": "models"}))
     logger = logging.getLogger("grpc._cython.cygrpc")
