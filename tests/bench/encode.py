@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from bench.encode_extent import FULL, QUICK, Extent
 from bench.encode_models import BERT_BASE, FORMATS, MINILM, EncoderModel, make_encoder_models
 from bench.encode_report import REFERENCE, TARGETS, make_ratios, print_report
 from bench.encode_texts import choose_short, describe_lengths, read_texts
@@ -53,37 +54,6 @@ _LIMITS = {
     "max_message_bytes": "134217728",
 }
 _Embed = Callable[[Path, Path | None], float]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Extent:
-    """How much is measured."""
-
-    num_texts: dict[str, int]
-    """Embedded in bulk by each side, by model; every round has its own share of them."""
-    num_sample_texts: dict[str, int]
-    """To choose the batch sizes of the peers with."""
-    num_rounds: int
-    num_single: int
-    """Single calls of each side in one round."""
-    num_calls: dict[str, int]
-    """Of each client, by model."""
-
-
-QUICK = Extent(
-    num_texts={MINILM: 1000, BERT_BASE: 96},
-    num_sample_texts={MINILM: 200, BERT_BASE: 48},
-    num_rounds=2,
-    num_single=10,
-    num_calls={MINILM: 4, BERT_BASE: 1},
-)
-FULL = Extent(
-    num_texts={MINILM: 10_000, BERT_BASE: 600},
-    num_sample_texts={MINILM: 500, BERT_BASE: 64},
-    num_rounds=5,
-    num_single=20,
-    num_calls={MINILM: 16, BERT_BASE: 3},
-)
 
 
 def main() -> None:
