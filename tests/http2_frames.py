@@ -11,7 +11,7 @@ import enum
 from types import TracebackType
 from typing import Self
 
-_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _HEAD_BYTES = 9
 END_STREAM, END_HEADERS, ACK = 0x1, 0x4, 0x1
 
@@ -73,7 +73,7 @@ class Http2Connection:
 
     async def __aenter__(self) -> Self:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-        self._writer.write(_PREFACE)
+        self._writer.write(PREFACE)
         self.send(Frame(Kind.SETTINGS))
         return self
 

@@ -132,8 +132,13 @@ async def send_broken_metadata(port: int) -> None:
 
 @pytest.mark.parametrize(
     "flags",
-    [[], ["--log-format", "console"], ["--log-level", "debug"]],
-    ids=["default", "console", "debug"],
+    [
+        [],
+        ["--log-format", "console"],
+        ["--log-level", "debug"],
+        ["--log-level", "debug", "--response-cache-bytes", "1000000", "--deduplicate"],
+    ],
+    ids=["default", "console", "debug", "kept"],
 )
 async def test_texts_are_neither_logged_nor_counted_by(store: Path, flags: list[str]) -> None:
     """By a server as it is started: nothing of theirs is in its output or its metrics."""

@@ -13,6 +13,7 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor, MethodDescri
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzzing import fuzz
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 from serving import MakeServer, RunningServer
 
@@ -206,6 +207,6 @@ def test_no_request_is_an_internal_error(serving: MakeServer) -> None:
             runner.run(check(running, batch))
 
         try:
-            call()
+            fuzz(call)
         finally:
             runner.run(server.__aexit__(None, None, None))

@@ -24,7 +24,7 @@ def panic(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: Any, **settings: Any) -> None:
         raise Panic("secret text")
 
-    for name in ("split", "encode", "encode_truncated"):
+    for name in ("split", "encode", "encode_all", "encode_truncated"):
         if hasattr(Tokenizer, name):
             monkeypatch.setattr(Tokenizer, name, fail)
 

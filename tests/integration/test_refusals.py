@@ -1,31 +1,21 @@
 """What the server refuses, with which code and words."""
 
-import asyncio
 import json
 import shutil
-import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from pathlib import Path
-from typing import Any
 
 import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from seqserve.manifest import MANIFEST_FILE
-from seqserve.tokenizer import TokenSpan
 from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
 from serving import MakeServer, source, status_of
+from tiny_request import generate
 
 Input = generation_pb2.GenerateInput
 Options = generation_pb2.GenerateOptions
-
-
-def generate(**fields: object) -> generation_pb2.GenerateRequest:
-    """A request to the tiny model."""
-    return generation_pb2.GenerateRequest(**({"model_name": "tiny"} | fields))  # type: ignore[arg-type]
-
-
 ALL = list(range(49))
 """Every token of the model."""
 NOTHING_LEFT = (
@@ -163,101 +153,6 @@ async def test_stream_without_any_token_left_names_its_input(serving: MakeServer
     assert status_of(caught.value) == f"INVALID_ARGUMENT: {message}"
 
 
-async def test_tokens_of_a_request_are_bounded(serving: MakeServer) -> None:
-    """Whether they are given or asked for; the limit itself is allowed."""
-    row = model_pb2.TokenSequence(token_ids=[5] * 5)
-    stream = generation_pb2.GenerateStreamRequest(
-        model_name="tiny", input=source([5] * 11), truncate=True
-    )
-    async with serving(max_tokens_per_request=10) as running:
-        calls: list[tuple[Awaitable[object], str]] = [
-            (
-                running.generation.Generate(generate(inputs=[source([5] * 6), source([5] * 5)])),
-                "`inputs` must hold at most 10 tokens in all (max_tokens_per_request), but it "
-                "holds 11",
-            ),
-            (
-                running.generation.GenerateStream(stream).read(),
-                "`input.token_ids` must hold at most 10 tokens in all (max_tokens_per_request), "
-                "but it holds 11",
-            ),
-            (
-                running.model.Detokenize(
-                    model_pb2.DetokenizeRequest(model_name="tiny", sequences=[row, row, row])
-                ),
-                "`sequences` must hold at most 10 tokens in all (max_tokens_per_request), but it "
-                "holds 15",
-            ),
-            (
-                running.model.Tokenize(
-                    model_pb2.TokenizeRequest(model_name="tiny", texts=["a b c d", "a b c d e", ""])
-                ),
-                "`texts[2]` must not be empty",
-            ),
-            (
-                running.model.Tokenize(
-                    model_pb2.TokenizeRequest(
-                        model_name="tiny", texts=["a b c d", "a b c d e", "a"]
-                    )
-                ),
-                "`texts` must hold at most 10 tokens in all (max_tokens_per_request), but the "
-                "first 2 of 3 hold 11",
-            ),
-        ]
-        for call, expected in calls:
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await call
-            assert status_of(caught.value) == f"INVALID_ARGUMENT: {expected}"
-        whole = generate(inputs=[source([5] * 5)] * 2)
-        assert len((await running.generation.Generate(whole)).results) == 2
-        joined = await running.model.Detokenize(
-            model_pb2.DetokenizeRequest(model_name="tiny", sequences=[row, row])
-        )
-        assert len(joined.texts) == 2
-        split = await running.model.Tokenize(
-            model_pb2.TokenizeRequest(model_name="tiny", texts=["a b c d", "a b c d"])
-        )
-        assert [len(one.tokens) for one in split.tokenizations] == [5, 5]
-
-
-async def test_tokens_beyond_what_the_model_reads_are_not_looked_at(serving: MakeServer) -> None:
-    """A source of token ids is measured before it is copied and checked."""
-    ids = [5] * 40 + [-1] * 100_000
-    async with serving() as running:
-        with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.generation.Generate(generate(inputs=[source(ids)]))
-        cut = await running.generation.Generate(generate(inputs=[source(ids)], truncate=True))
-    assert "must have at most 40 tokens, but has 100040" in status_of(caught.value)
-    (result,) = cut.results
-    assert (result.source_token_count, result.truncated_token_count) == (40, 100_000)
-
-
-async def test_token_messages_are_not_made_on_the_event_loop(
-    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A request about many tokens keeps nobody else waiting."""
-    threads: set[threading.Thread] = set()
-    make_token = model_pb2.Token
-
-    def keep_token(**fields: Any) -> model_pb2.Token:
-        threads.add(threading.current_thread())
-        return make_token(**fields)
-
-    async with serving() as running:
-        tokenizer = running.registry.find("tiny", "", None).source_tokenizer
-        whole = tokenizer.spans
-
-        def keep(*arguments: Any) -> list[TokenSpan]:
-            threads.add(threading.current_thread())
-            return whole(*arguments)
-
-        monkeypatch.setattr(tokenizer, "spans", keep)
-        monkeypatch.setattr(model_pb2, "Token", keep_token)
-        await running.model.Tokenize(model_pb2.TokenizeRequest(model_name="tiny", texts=["a b"]))
-    assert threads
-    assert threading.main_thread() not in threads
-
-
 async def test_unknown_model_version_and_task_are_told_apart(serving: MakeServer) -> None:
     """NOT_FOUND lists what there is; a task the model lacks is UNIMPLEMENTED."""
     async with serving() as running:
@@ -280,7 +175,7 @@ async def test_unknown_model_version_and_task_are_told_apart(serving: MakeServer
             ),
             (
                 running.model.GetModel(model_pb2.GetModelRequest()),
-                "NOT_FOUND: `model_name` is empty, but the models are: long, sentence, tiny",
+                "INVALID_ARGUMENT: `model_name` is empty, but the models are: long, sentence, tiny",
             ),
         ]
         for call, expected in calls:
@@ -335,89 +230,6 @@ async def test_malformed_bytes_are_an_invalid_argument(serving: MakeServer, data
                 await call(data)
             expected = "INVALID_ARGUMENT: the request's bytes are not a message of its type"
             assert status_of(caught.value) == expected
-
-
-async def test_overload_is_refused_at_once_with_a_time_to_retry(serving: MakeServer) -> None:
-    """Beyond ``max_outstanding`` nothing is queued; the refusal carries push-back."""
-    async with serving(max_outstanding=3, max_inputs_per_request=3) as running:
-        admission = running.registry.find("tiny", "", None).admission
-        with admission.admit(1), pytest.raises(grpc.aio.AioRpcError) as caught:
-            await running.generation.Generate(generate(inputs=[source([5])] * 3))
-        accepted = await running.generation.Generate(generate(inputs=[source([5])] * 3))
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    trailers = dict(caught.value.trailing_metadata() or ())
-    assert trailers["grpc-retry-pushback-ms"] == "1000"
-    assert len(accepted.results) == 3
-
-
-async def test_flood_is_refused_by_admission(serving: MakeServer) -> None:
-    """Each of 1,500 calls on one connection gets its answer, or a refusal with a time to retry."""
-    request = generate(inputs=[source([5, 6, 7, 1], max_new_tokens=4)])
-    async with serving(max_outstanding=8, max_inputs_per_request=8) as running:
-        calls = [running.generation.Generate(request) for _ in range(1500)]
-        ends = await asyncio.gather(*calls, return_exceptions=True)
-        rejected = running.metrics.registry.get_sample_value(
-            "seqserve_rejected_total",
-            {"model_name": "tiny", "model_version": "1", "reason": "queue_full"},
-        )
-    num_refused = 0
-    for end in ends:
-        if isinstance(end, generation_pb2.GenerateResponse):
-            assert len(end.results) == 1
-            continue
-        assert isinstance(end, grpc.aio.AioRpcError)
-        assert end.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, status_of(end)
-        trailers = dict(end.trailing_metadata() or ())
-        status = status_pb2.Status.FromString(trailers["grpc-status-details-bin"])
-        retry = error_details_pb2.RetryInfo()
-        assert any(detail.Unpack(retry) for detail in status.details)
-        assert retry.retry_delay.seconds == 1
-        num_refused += 1
-    assert 0 < num_refused < 1500
-    assert rejected == num_refused
-
-
-async def test_refused_calls_are_not_tokenized(
-    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Admission comes first, for every method that runs a model; the metrics count refusals."""
-    async with serving(max_outstanding=1, max_inputs_per_request=1) as running:
-        text = generation_pb2.GenerateInput(text="a b c")
-        calls: list[tuple[str, Callable[[], Awaitable[object]]]] = [
-            ("tiny", lambda: running.generation.Generate(generate(inputs=[text]))),
-            (
-                "tiny",
-                lambda: running.generation.GenerateStream(
-                    generation_pb2.GenerateStreamRequest(model_name="tiny", input=text)
-                ).read(),
-            ),
-            (
-                "sentence",
-                lambda: running.encoding.Embed(encoding_pb2.EmbedRequest(inputs=["a b c"])),
-            ),
-        ]
-        for name, call in calls:
-            model = running.registry.find(name, "", None)
-            tokenized: list[str] = []
-
-            def keep(text: str, tokenized: list[str] = tokenized) -> object:
-                tokenized.append(text)
-                raise AssertionError("a refused call was tokenized")
-
-            with monkeypatch.context() as patch, model.admission.admit(1):
-                patch.setattr(model.source_tokenizer, "split", keep)
-                with pytest.raises(grpc.aio.AioRpcError) as caught:
-                    await call()
-            assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-            assert tokenized == []
-        rejected = {
-            name: running.metrics.registry.get_sample_value(
-                "seqserve_rejected_total",
-                {"model_name": name, "model_version": "1", "reason": "queue_full"},
-            )
-            for name in ("tiny", "sentence")
-        }
-    assert rejected == {"tiny": 2.0, "sentence": 1.0}
 
 
 async def test_unexpected_errors_leak_nothing(

@@ -71,7 +71,7 @@ async def test_fault_is_logged_once_with_the_id_and_without_the_text(
 
     with capture() as logs:
         async with serving() as running:
-            monkeypatch.setattr(Tokenizer, "split", fail)
+            monkeypatch.setattr(Tokenizer, "encode_all", fail)
             async with AsyncClient(f"127.0.0.1:{running.ports.grpc}") as client:
                 with pytest.raises(CallError) as caught:
                     await client.embed([CANARY], model="sentence")
@@ -117,7 +117,7 @@ async def test_numbers_that_are_none_are_told_apart(
             engine = running.registry.find("sentence", "", None).lanes.workers[0]._engine
             whole = engine.run
 
-            def spoil(batch: Batch) -> list[Outcome]:
+            def spoil(batch: Batch, *options: object) -> list[Outcome]:
                 whole(batch)
                 return [NonFiniteError("the model returned a vector that is not finite")]
 

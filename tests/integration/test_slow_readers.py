@@ -2,19 +2,43 @@
 
 import asyncio
 import contextlib
+import re
 import time
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 import structlog
 
+import inference_messages
+from processes import read_metrics
 from seqserve.v1 import encoding_pb2, encoding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from serving import MakeServer, RunningServer, source, status_of
+from soak.method import METHODS
+from watched_server import MEBIBYTE, watched
 
 PATIENCE_SECONDS = 20.0
 METHOD = "/seqserve.v1.GenerationService/GenerateStream"
+
+NO_LOOK_AHEAD = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
+"""Of a client that reads no further than it is asked to."""
+_TEXTS = ["a b c " * 8] * 100
+LARGE = {
+    "embed_stream": encoding_pb2.EmbedStreamRequest(
+        request=encoding_pb2.EmbedRequest(
+            model_name="sentence", inputs=_TEXTS, return_token_embeddings=True
+        )
+    ),
+    "infer_stream": inference_messages.request(
+        "sentence",
+        inference_messages.texts(*_TEXTS),
+        parameters={"return_token_embeddings": inference_messages.Parameter(bool_param=True)},
+    ),
+}
+"""Requests whose answers are much larger than they are."""
+NOTHING_IN_FLIGHT = r'seqserve_requests_in_flight\{method="%s"\} 0\.0'
 
 Stream = grpc.aio.UnaryStreamCall[
     generation_pb2.GenerateStreamRequest, generation_pb2.GenerateStreamResponse
@@ -24,8 +48,8 @@ Stream = grpc.aio.UnaryStreamCall[
 @contextlib.asynccontextmanager
 async def unread_streams(running: RunningServer, count: int) -> AsyncIterator[list[Stream]]:
     """Streams of 200 tokens on a connection without look-ahead; nobody reads their messages."""
-    options = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}", options) as channel:
+    address = f"127.0.0.1:{running.ports.grpc}"
+    async with grpc.aio.insecure_channel(address, NO_LOOK_AHEAD) as channel:
         stub = generation_pb2_grpc.GenerationServiceStub(channel)
         streams = []
         for index in range(count):
@@ -98,15 +122,10 @@ async def test_reader_that_leaves_is_no_fault(serving: MakeServer) -> None:
 
 async def test_unread_embeddings_end_their_stream(serving: MakeServer) -> None:
     """Who reads none of the answers, not even the first, is told so in the end."""
-    options = [("grpc.http2.lookahead_bytes", 0), ("grpc.http2.bdp_probe", 0)]
-    request = encoding_pb2.EmbedStreamRequest(
-        request=encoding_pb2.EmbedRequest(
-            model_name="sentence", inputs=["a b c " * 8] * 100, return_token_embeddings=True
-        )
-    )
+    request = LARGE["embed_stream"]
     async with (
         serving(max_request_seconds=0.5) as running,
-        grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}", options) as channel,
+        grpc.aio.insecure_channel(f"127.0.0.1:{running.ports.grpc}", NO_LOOK_AHEAD) as channel,
     ):
         stub: Any = encoding_pb2_grpc.EncodingServiceStub(channel)
         stream = stub.EmbedStream(iter([request] * 20))
@@ -124,3 +143,33 @@ async def test_unread_embeddings_end_their_stream(serving: MakeServer) -> None:
         "DEADLINE_EXCEEDED: an answer of the stream was not read within 0.5 seconds "
         "(max_request_seconds)"
     )
+
+
+@pytest.mark.parametrize("kind", ["embed_stream", "infer_stream"])
+async def test_unread_answers_take_little_memory(store: Path, kind: str) -> None:
+    """A gigabyte is asked for by 8 streams; the server makes less than 16 MiB for each.
+
+    That is until their deadline, at which all of them end.
+    """
+    num_streams, num_requests = 8, 400
+    method = METHODS[kind]
+    request = LARGE[kind]
+    async with (
+        watched(
+            store, "--max-request-seconds", "3", max_growth=num_streams * 16 * MEBIBYTE
+        ) as server,
+        grpc.aio.insecure_channel(server.target, NO_LOOK_AHEAD) as channel,
+    ):
+        (answer,) = [one async for one in method.open(channel)(iter([request]))]
+        assert num_streams * num_requests * answer.ByteSize() > 1000 * MEBIBYTE
+        streams = [method.open(channel)(iter([request] * num_requests)) for _ in range(num_streams)]
+        for stream in streams:
+            await stream.initial_metadata()
+        growths = []
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not re.search(
+                NOTHING_IN_FLIGHT % method.path, await read_metrics(server.ports.metrics)
+            ):
+                growths.append(server.growth())
+                await asyncio.sleep(0.05)
+        assert max(growths) < num_streams * 16 * MEBIBYTE

@@ -10,6 +10,7 @@ import grpc
 import pytest
 
 from fakes import make_submission
+from seqserve.admission import Admission
 from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError
 from seqserve.served_model import ServedModel
@@ -53,7 +54,8 @@ async def test_worker_that_never_answers_keeps_nobody_beyond_the_deadline(
     server_limit: float | None,
 ) -> None:
     """A step that takes for ever, or a thread that is gone, is no reason to wait for ever."""
-    model = cast("ServedModel", SimpleNamespace(lanes=SimpleNamespace(submit=lambda _: None)))
+    fields = {"submit": lambda _: None, "token_admission": Admission(9)}
+    model = cast("ServedModel", SimpleNamespace(**fields))
     sequence, future = make_submission(deadline=time.monotonic() - 5.0)
     sequence.server_limit_seconds = server_limit
     limit = "the deadline" if server_limit is None else "the server's limit of 60 seconds"

@@ -3,12 +3,17 @@
 # The generic types of grpc exist only in its type stubs.
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
+from collections.abc import AsyncIterator
 from typing import Any, NamedTuple
 
 import grpc
 
 from seqserve.config import ServerConfig
+from seqserve.errors import DeadlineError
+from seqserve.time_limit import overdue_message
 
 
 class Deadline(NamedTuple):
@@ -26,3 +31,17 @@ def deadline_of(context: grpc.aio.ServicerContext[Any, Any], config: ServerConfi
     if remaining is None or remaining > limit:
         return Deadline(time.monotonic() + limit, limit)
     return Deadline(time.monotonic() + remaining, None)
+
+
+@contextlib.asynccontextmanager
+async def until(deadline: Deadline) -> AsyncIterator[None]:
+    """Ends the block when the deadline passes.
+
+    Raises:
+        DeadlineError: It has.
+    """
+    try:
+        async with asyncio.timeout_at(deadline.at):
+            yield
+    except TimeoutError as error:
+        raise DeadlineError(overdue_message(deadline.server_limit_seconds)) from error

@@ -1,7 +1,13 @@
 """What the token of the running call allows. Nothing is known, and all allowed, without tokens."""
 
+# The generic types of grpc exist only in its type stubs.
+from __future__ import annotations
+
 import asyncio
 import contextvars
+from typing import Any
+
+import grpc
 
 from seqserve.access import Grant
 from seqserve.bearer_token import Scope
@@ -73,3 +79,11 @@ async def wait_for_rate() -> None:
     grant = _current.get()
     while grant is not None and (seconds := grant.take()):
         await asyncio.sleep(seconds)
+
+
+async def read_in_turn(context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+    """The next request of a stream, when the caller's token has a turn for it."""
+    message = await context.read()
+    if message is not grpc.aio.EOF:
+        await wait_for_rate()
+    return message

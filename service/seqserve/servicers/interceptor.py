@@ -14,13 +14,15 @@ from typing import Any
 
 import grpc
 import structlog
-from google.protobuf.message import DecodeError
+from google.protobuf.message import Message
 
 from seqserve.call_record import CallRecord, enter_call
-from seqserve.errors import InvalidRequestError, SeqserveError
+from seqserve.drop import is_late
+from seqserve.errors import SeqserveError
 from seqserve.metrics import Metrics
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.grant import token_name
+from seqserve.servicers.malformed import check_form, tolerant
 from seqserve.servicers.request_id import REQUEST_ID_KEY, request_id_of
 from seqserve.servicers.status import Status, reason_of, to_status
 from seqserve.trace import Tracer
@@ -37,8 +39,6 @@ _GONE = (asyncio.CancelledError, grpc.aio.InternalError)
 """What a handler meets when its caller has gone: a write may fail before gRPC cancels it."""
 ENDS = (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt, SystemExit)
 """What ends a handler from outside; everything else it raises is a fault that has an answer."""
-_DEADLINE_SLACK = 0.01
-"""Seconds, and part of the whole: gRPC rounds the deadline it sends up by as much."""
 
 
 def is_tracked(method: str) -> bool:
@@ -46,12 +46,8 @@ def is_tracked(method: str) -> bool:
     return method.startswith(_OURS)
 
 
-class _Malformed:
-    """Stands for a request whose bytes are no message of its type."""
-
-
 class CallInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the calls of our own services; health and reflection pass through.
+    """Wraps the calls of our own services; those of gRPC's own pass through.
 
     Their behaviors are coroutines: those of streams write their messages themselves, and read those
     of requests, where what could not be read is a message of no known type.
@@ -74,7 +70,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         method = handler_call_details.method
         if handler is None or not is_tracked(method):
             return handler
-        deserializer = _tolerant(handler.request_deserializer)
+        deserializer = tolerant(handler.request_deserializer)
         if handler.request_streaming:
             return grpc.stream_stream_rpc_method_handler(
                 self._wrap(handler.stream_stream, method),
@@ -102,18 +98,6 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return call
 
 
-def _tolerant(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
-    assert deserialize is not None
-
-    def read(data: bytes) -> Any:
-        try:
-            return deserialize(data)
-        except (DecodeError, UnicodeDecodeError):
-            return _Malformed()
-
-    return read
-
-
 class _Call:
     """One call from its message to its status."""
 
@@ -133,11 +117,11 @@ class _Call:
         self._patience_seconds = context.time_remaining() or 0.0
 
     def begin(self, request: Any) -> None:
-        """Refuses what comes too late or could not be read."""
+        """Refuses what comes too late, is too much, or could not be read."""
         if self._method not in _PROBES:
-            self._calls.begin()
-        if isinstance(request, _Malformed):
-            raise InvalidRequestError("", "the request's bytes are not a message of its type")
+            # Of a stream of requests there is no message yet: it admits each for itself.
+            self._calls.begin(request.ByteSize() if isinstance(request, Message) else 0)
+        check_form(request)
 
     async def __aenter__(self) -> _Call:
         enter_call(self._record)
@@ -168,7 +152,7 @@ class _Call:
         Its clock rings first, and its reset may be faster than ours.
         """
         remaining = self._context.time_remaining()
-        if remaining is None or remaining > _DEADLINE_SLACK * (1 + self._patience_seconds):
+        if remaining is None or not is_late(remaining, self._patience_seconds):
             return grpc.StatusCode.CANCELLED
         return grpc.StatusCode.DEADLINE_EXCEEDED
 

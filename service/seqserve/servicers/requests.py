@@ -1,9 +1,9 @@
-"""What all servicers do with a request: check and tokenize its inputs, run its sequences."""
+"""What all servicers do with a request: tokenize its inputs, run its sequences."""
 
 import asyncio
 import contextlib
 import dataclasses
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from functools import partial
 from typing import NamedTuple
@@ -12,11 +12,11 @@ from google.protobuf import duration_pb2
 
 from seqserve.admission import Places
 from seqserve.call_record import current_call
-from seqserve.config import ServerConfig
 from seqserve.errors import DeadlineError, InvalidRequestError, OverloadedError
 from seqserve.sequence import Answer, Priority, Sequence
 from seqserve.served_model import ServedModel
 from seqserve.servicers.grant import check_priority
+from seqserve.servicers.input_check import check_length, check_tokens
 from seqserve.servicers.offloading import off_loop
 from seqserve.time_limit import overdue_message
 from seqserve.tokenizer import Tokenizer
@@ -30,7 +30,7 @@ _PRIORITIES: dict[int, Priority] = {
 }
 
 
-_PATIENCE_SECONDS = 1.0
+_PATIENCE_SECONDS = 0.05
 """How much later than its deadline a call may end, so that the worker can say what became of it."""
 
 
@@ -53,84 +53,6 @@ def resolve_priority(value: int) -> Priority:
         known = ", ".join(f"{number} ({name})" for name, number in priority_pb2.Priority.items())
         raise InvalidRequestError("priority", f"`priority` must be one of {known}, but is {value}")
     return check_priority(_PRIORITIES[value])
-
-
-def check_count(num_inputs: int, field: str, config: ServerConfig) -> None:
-    """Refuses requests with no input or too many."""
-    if num_inputs == 0:
-        raise InvalidRequestError(field, f"`{field}` must not be empty")
-    if num_inputs > config.max_inputs_per_request:
-        raise InvalidRequestError(
-            field,
-            f"`{field}` must hold at most {config.max_inputs_per_request} entries "
-            f"(max_inputs_per_request), but holds {num_inputs}",
-        )
-
-
-def check_token_count(
-    num_tokens: int, field: str, config: ServerConfig, *, found: str = "it holds"
-) -> None:
-    """Refuses requests with too many tokens to look at each."""
-    if num_tokens > config.max_tokens_per_request:
-        raise InvalidRequestError(
-            field,
-            f"`{field}` must hold at most {config.max_tokens_per_request} tokens in all "
-            f"(max_tokens_per_request), but {found} {num_tokens}",
-        )
-
-
-def check_token_ids(token_ids: Iterable[int], vocabulary_size: int, field: str) -> None:
-    """Refuses ids outside the vocabulary: they would read the embedding of another token."""
-    for index, token in enumerate(token_ids):
-        if not 0 <= token < vocabulary_size:
-            raise InvalidRequestError(
-                f"{field}[{index}]",
-                f"`{field}[{index}]` must be at least 0 and below {vocabulary_size}, but is "
-                f"{token}",
-            )
-
-
-def check_tokens(tokens: Collection[object], field: str) -> None:
-    """Refuses texts that nothing is left of."""
-    if not tokens:
-        raise InvalidRequestError(
-            field, f"`{field}` has no tokens: the model's tokenizer drops all of it"
-        )
-
-
-def check_cache(
-    model: ServedModel,
-    sequence: Sequence,
-    field: str,
-    *,
-    remedy: str = "lower `max_new_tokens`, `num_beams` or `num_return_sequences`",
-) -> None:
-    """Refuses what could never run: its keys and values alone would exceed the budget."""
-    budget = model.budget
-    if budget is None:
-        return
-    num_bytes = budget.bytes_for(sequence.extent)
-    if num_bytes > budget.max_bytes:
-        num_rows, target_length, source_length = sequence.extent
-        raise InvalidRequestError(
-            field,
-            f"`{field}` needs {num_bytes} bytes of cache ({num_rows} hypotheses of {target_length} "
-            f"target tokens and {source_length} source tokens), but a lane has {budget.max_bytes} "
-            f"(cache_bytes / lanes); {remedy}, or shorten the source",
-        )
-
-
-def check_text(text: str, field: str, config: ServerConfig) -> None:
-    """Refuses empty texts, and those too large to be tokenized."""
-    if not text:
-        raise InvalidRequestError(field, f"`{field}` must not be empty")
-    size = len(text.encode("utf-8"))
-    if size > config.max_input_bytes:
-        raise InvalidRequestError(
-            field,
-            f"`{field}` must have at most {config.max_input_bytes} bytes (max_input_bytes), "
-            f"but has {size}",
-        )
 
 
 class Frame(NamedTuple):
@@ -182,23 +104,6 @@ def _encode(
     return sources
 
 
-def check_length(length: int, limit: int, field: str, *, others: str = "") -> None:
-    """Refuses sources that are longer than the model reads.
-
-    Args:
-        length: The tokens there are.
-        limit: The tokens there may be.
-        field: Where the source comes from.
-        others: What is read together with it, as in " with `query`".
-    """
-    if length > limit:
-        raise InvalidRequestError(
-            field,
-            f"`{field}` must have at most {limit} tokens{others}, but has {length}; shorten it, or "
-            "set `truncate` to have its end cut",
-        )
-
-
 @contextlib.contextmanager
 def admitted(model: ServedModel, num_sequences: int) -> Iterator[Places]:
     """Holds places for the sequences of a request while it is tokenized and run.
@@ -219,22 +124,56 @@ def admitted(model: ServedModel, num_sequences: int) -> Iterator[Places]:
 def submitted(
     model: ServedModel, sequences: list[Sequence]
 ) -> Iterator[list[asyncio.Future[Answer]]]:
-    """Hands sequences to the worker; those unanswered at the end are abandoned."""
+    """Hands sequences to the worker; those unanswered at the end are abandoned.
+
+    Raises:
+        InvalidRequestError: They have more tokens than may ever be outstanding.
+        OverloadedError: Too many tokens are outstanding.
+    """
+    places = admit_tokens(model, sum(sequence.source_length for sequence in sequences))
     futures: list[asyncio.Future[Answer]] = []
     for sequence in sequences:
-        assert isinstance(sequence.future, asyncio.Future)
-        futures.append(sequence.future)
+        future = sequence.future
+        assert isinstance(future, asyncio.Future)
+        future.add_done_callback(partial(_release, places, sequence.source_length))
+        futures.append(future)
     call = current_call()
     if call is not None:
         call.begin_sequences(sequences)
     try:
-        model.lanes.submit(sequences)
+        model.submit(sequences)
         yield futures
     finally:
         for future in futures:
             future.cancel()
         if call is not None:
             call.end_sequences(sequences)
+
+
+def admit_tokens(model: ServedModel, num_tokens: int) -> Places:
+    """Takes places for the tokens of a request.
+
+    Raises:
+        InvalidRequestError: They are more than may ever be outstanding.
+        OverloadedError: Too many tokens are outstanding.
+    """
+    limit = model.token_admission.max_outstanding
+    if num_tokens > limit:
+        # Such a request would be told to try again later, for ever.
+        raise InvalidRequestError(
+            "",
+            f"a request must have at most {limit} tokens in all (max_outstanding_tokens), but has "
+            f"{num_tokens}; send fewer or shorter inputs",
+        )
+    try:
+        return model.token_admission.admit(num_tokens)
+    except OverloadedError:
+        model.metrics.observe_rejection("tokens_full")
+        raise
+
+
+def _release(places: Places, num_tokens: int, _: asyncio.Future[Answer]) -> None:
+    places.release(num_tokens)
 
 
 async def run(model: ServedModel, sequences: list[Sequence]) -> list[Answer]:

@@ -18,27 +18,35 @@ from seqserve.served_model import ServedModel
 from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of
 from seqserve.servicers.requests import resolve_priority, run, to_duration
+from seqserve.servicers.sharing import sharing_of
+from seqserve.sharing import Sharing
 from seqserve.v1 import encoding_pb2
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Turn:
-    """What decides when the sequences of a request run."""
+    """What decides when the sequences of a request run, and whether they need to."""
 
     deadline: Deadline
     priority: Priority
     caller: str
+    sharing: Sharing | None
 
 
 def take_turn(
     priority: int, context: grpc.aio.ServicerContext[Any, Any], config: ServerConfig
 ) -> Turn:
-    """Reads priority, deadline and caller of a request.
+    """Reads priority, deadline and caller of a request, and what it shares.
 
     Raises:
-        InvalidRequestError: The priority or the caller's name is wrong.
+        InvalidRequestError: The priority, the caller's name or what it says of sharing is wrong.
     """
-    return Turn(deadline_of(context, config), resolve_priority(priority), caller_of(context))
+    return Turn(
+        deadline_of(context, config),
+        resolve_priority(priority),
+        caller_of(context),
+        sharing_of(context),
+    )
 
 
 async def predict(
@@ -58,6 +66,7 @@ async def predict(
             server_limit_seconds=turn.deadline.server_limit_seconds,
             priority=turn.priority,
             caller=turn.caller,
+            sharing=turn.sharing,
             submitted_at=now,
         )
         for passage in passages
@@ -71,10 +80,10 @@ async def predict(
 
 
 def slowest(answers: Iterable[EncoderOutput]) -> Timing:
-    """The timing of the answer that took longest."""
+    """The timing of the answer that took longest; one that was kept took no time at all."""
     return max(
         (answer.timing for answer in answers),
-        key=lambda timing: timing.queue_seconds + timing.encode_seconds,
+        key=lambda timing: (not timing.is_cached, timing.queue_seconds + timing.encode_seconds),
     )
 
 
@@ -83,4 +92,5 @@ def to_timing(timing: Timing) -> encoding_pb2.EncodingTiming:
     return encoding_pb2.EncodingTiming(
         queue_duration=to_duration(timing.queue_seconds),
         encode_duration=to_duration(timing.encode_seconds),
+        is_cached=timing.is_cached,
     )
