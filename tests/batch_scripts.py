@@ -76,6 +76,49 @@ def scripts(draw: st.DrawFn, *, is_timed: bool = True) -> Script:
 
 
 @st.composite
+def repeating_scripts(draw: st.DrawFn, *, is_timed: bool = True) -> Script:
+    """Scripts in which a few requests come again and again, and such as hardly differ from them."""
+    script = draw(scripts(is_timed=is_timed))
+    requests = [one.request for one in script.arrivals[:2]]
+    requests += [draw(_variants(request)) for request in requests]
+    arrivals = []
+    for one in draw(st.permutations(script.arrivals * 2)):
+        request = draw(st.sampled_from(requests))
+        # Scored targets are known to those who ask.
+        is_streamed = one.is_streamed and not request.targets
+        tick = draw(st.integers(0, 15))
+        arrivals.append(
+            dataclasses.replace(one, request=request, is_streamed=is_streamed, tick=tick)
+        )
+    return dataclasses.replace(script, arrivals=tuple(arrivals))
+
+
+@st.composite
+def _variants(draw: st.DrawFn, request: Request) -> Request:
+    """A request with one change."""
+    options = request.options
+    if options is None:
+        return dataclasses.replace(request, targets=(*request.targets[1:], (_FIRST_WORD,)))
+    changes: dict[str, Any] = {
+        "source": None,
+        "max_new_tokens": options.max_new_tokens + 1,
+        "return_scores": not options.return_scores,
+        "seed": options.seed + 1,
+        "repetition_penalty": 3.0,
+        "suppressed_tokens": (11,),
+        "target_prefix": (*options.target_prefix, _FIRST_WORD),
+        "length_penalty": -1.0,
+        "temperature": 0.5,
+    }
+    name = draw(st.sampled_from(sorted(changes)))
+    if name == "source":
+        return dataclasses.replace(request, source=(_FIRST_WORD, *request.source[1:]))
+    return dataclasses.replace(
+        request, options=dataclasses.replace(options, **{name: changes[name]})
+    )
+
+
+@st.composite
 def _arrivals(draw: st.DrawFn, is_timed: bool) -> Arrival:
     seldom = st.none() | st.none() | st.none() | st.integers(0, 12)
     return Arrival(

@@ -23,10 +23,13 @@ from seqserve.intake import SchedulerLimits
 from seqserve.manifest import read_manifest
 from seqserve.metrics import Metrics
 from seqserve.model_metrics import ModelMetrics
+from seqserve.model_opening import open_model
+from seqserve.response_cache import ResponseCache
 from seqserve.search import make_search
 from seqserve.sequence import Answer, Generation, Sequence
-from seqserve.served_model import ServedModel, open_model
+from seqserve.served_model import ServedModel
 from seqserve.servicers.stopping import make_stops
+from seqserve.sharing import Sharing
 from seqserve.target_scoring import TargetScoring
 from seqserve.tokenizer import Tokenizer
 from seqserve.worker import Worker
@@ -50,6 +53,7 @@ class Played:
         self.sequence = make_sequence(arrival.request, tokenizer, self.future)
         self.sequence.priority, self.sequence.caller = arrival.priority, arrival.caller
         self.sequence.submitted_at = now
+        self.sequence.sharing = Sharing()
         if arrival.is_streamed:
             self.sequence.on_tokens = self.streamed.extend
         if arrival.deadline_after is not None:
@@ -60,7 +64,8 @@ class Played:
     @property
     def is_stopped(self) -> bool:
         """Whether its time limit ended it."""
-        return self.sequence.finished_at >= self.sequence.stop_at
+        sequence = self.sequence
+        return sequence.finished_at >= sequence.stop_at and not sequence.is_cached
 
     def outcome(self) -> str:
         """The answer or the error, every bit of it; empty if there is nothing to compare."""
@@ -107,11 +112,17 @@ def describe(future: asyncio.Future[Answer]) -> str:
 Play = Callable[[ServedModel, Script], Coroutine[Any, Any, list[Played]]]
 
 
-def differences(folder: Path, script: Script, play: Play) -> list[str]:
+def differences(folder: Path, script: Script, play: Play, **settings: Any) -> list[str]:
     """What is wrong after a script was played: answers that differ from those of runs alone.
 
-    Places of the script that are still held, and streams that differ from their answers, are wrong,
-    too.
+    Places of the script that are still held, computations that are still shared, and streams that
+    differ from their answers, are wrong, too.
+
+    Args:
+        folder: The model.
+        script: What happens.
+        play: How it is played.
+        settings: Of the server, beside those of the script.
     """
     cache_bytes = script.num_lanes * script.num_cache_rows * _row_bytes(folder)
     config = ServerConfig(
@@ -120,8 +131,13 @@ def differences(folder: Path, script: Script, play: Play) -> list[str]:
         max_batch_size=script.max_batch_size,
         max_num_beams=MAX_ROWS,
         cache_bytes=cache_bytes,
+        **settings,
     )
-    model = open_model(folder, config, Metrics())
+    metrics = Metrics()
+    cache = ResponseCache(config.response_cache_bytes, metrics)
+    model = open_model(
+        folder, config, metrics, response_cache=cache if config.response_cache_bytes else None
+    )
     problems = []
     for index, one in enumerate(asyncio.run(play(model, script))):
         outcome = one.outcome()
@@ -141,6 +157,8 @@ def differences(folder: Path, script: Script, play: Play) -> list[str]:
                 problems.append(f"arrivals[{index}]: streamed {one.streamed}, not {expected}")
     if any(any(one.values()) for one in model.lanes._loads):
         problems.append(f"lanes count work that is done: {model.lanes._loads}")
+    if model.shared_answers is not None and model.shared_answers._computations:
+        problems.append("computations are shared that are done")
     return problems
 
 
@@ -153,7 +171,7 @@ async def play_in_steps(model: ServedModel, script: Script) -> list[Played]:
     for tick in range(_MAX_TICKS):
         clock.now = float(tick)
         arrived = [one for one in played if one.arrival.tick == tick]
-        model.lanes.submit([one.sequence for one in arrived])
+        model.submit([one.sequence for one in arrived])
         for one in played:
             if _cancel_tick(one.arrival) == tick:
                 one.future.cancel()
@@ -165,6 +183,8 @@ async def play_in_steps(model: ServedModel, script: Script) -> list[Played]:
         await asyncio.sleep(0)  # where futures are answered
         if all(one.future.done() for one in played):
             break
+    for _ in range(4):  # those leave who were answered together, and what nobody waits for ends
+        await asyncio.sleep(0)
     for worker in workers:
         _step(worker, rests=True)
         assert not worker._scheduler.has_work
@@ -178,7 +198,7 @@ async def play_in_threads(model: ServedModel, script: Script) -> list[Played]:
     model.lanes.start(asyncio.get_running_loop())
     last = max(max(one.arrival.tick, _cancel_tick(one.arrival)) for one in played)
     for tick in range(last + 1):
-        model.lanes.submit([one.sequence for one in played if one.arrival.tick == tick])
+        model.submit([one.sequence for one in played if one.arrival.tick == tick])
         for one in played:
             if _cancel_tick(one.arrival) == tick:
                 one.future.cancel()
@@ -207,7 +227,7 @@ async def _run_alone(folder: Path, request: Request, num_tokens: int | None) -> 
     engine = GenerationEngine(graphs, read_manifest(folder), max_rows=MAX_ROWS)
     worker = Worker(
         engine,
-        SchedulerLimits(max_batch_size=MAX_ROWS),
+        SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024),
         ModelMetrics(Metrics(), "alone", "1"),
         name="alone/1",
         budget=engine.budget(MAX_ROWS * _row_bytes(folder)),
@@ -247,7 +267,7 @@ def _row_bytes(folder: Path) -> int:
 
 def _hold(worker: Worker, clock: FakeClock) -> None:
     """Prepares a worker to be run by steps instead of a thread."""
-    worker._loop, worker._clock = asyncio.get_running_loop(), clock
+    worker._delivery.loop, worker._clock = asyncio.get_running_loop(), clock
 
 
 def _step(worker: Worker, *, rests: bool) -> None:

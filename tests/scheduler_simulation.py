@@ -10,9 +10,10 @@ from fakes import EOS, START, FakePromise, make_sequence
 from seqserve.batch import Batch, Outcome
 from seqserve.cache_budget import NOTHING, CacheBudget
 from seqserve.errors import EngineError
+from seqserve.event import Event
 from seqserve.intake import SchedulerLimits
 from seqserve.pace import UNKNOWN, Estimate
-from seqserve.scheduler import Event, Scheduler
+from seqserve.scheduler import Scheduler
 from seqserve.search_state import Candidate
 from seqserve.sequence import EncoderOutput, Generation, Priority, Sequence
 

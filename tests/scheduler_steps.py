@@ -5,8 +5,9 @@ from typing import Any
 from fakes import make_sequence, run_plainly
 from seqserve.batch import Batch
 from seqserve.cache_budget import CacheBudget
+from seqserve.event import Event
 from seqserve.intake import SchedulerLimits
-from seqserve.scheduler import Event, Scheduler
+from seqserve.scheduler import Scheduler
 from seqserve.sequence import Sequence
 
 MAX_ROWS = 8
@@ -14,7 +15,8 @@ MAX_ROWS = 8
 
 def make_scheduler(**limits: int) -> Scheduler:
     """A scheduler of an encoder-decoder model."""
-    return Scheduler("encode", SchedulerLimits(**{"max_batch_size": MAX_ROWS, **limits}))
+    values = {"max_batch_size": MAX_ROWS, "max_batch_tokens": 1024}
+    return Scheduler("encode", SchedulerLimits(**(values | limits)))
 
 
 def make_budget(max_rows: int = MAX_ROWS, **changes: int) -> CacheBudget:

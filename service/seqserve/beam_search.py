@@ -93,6 +93,11 @@ class BeamSearch:
         self._is_finished = False
 
     @property
+    def origin(self) -> tuple[object, ...]:
+        """The start token and the end token."""
+        return (self._start, self._eos)
+
+    @property
     def num_rows(self) -> int:
         """One row a beam, K."""
         return self.options.num_beams
@@ -156,7 +161,7 @@ class BeamSearch:
         parents += parents[:1] * num_missing
         self._live = live
         if len(self._pool) == num_beams:
-            attainable = _normalize(live[0].score, length, self.options.length_penalty)
+            attainable = normalize_score(live[0].score, length, self.options.length_penalty)
             worst = self._pool[-1].score
             assert worst is not None
             self._is_finished = self.options.early_stopping or attainable <= worst
@@ -186,7 +191,7 @@ class BeamSearch:
         hypothesis = Hypothesis(
             tokens=tuple(beam.tokens),
             # A hypothesis that was stopped before its first token has length 0.
-            score=_normalize(beam.score, length or 1, self.options.length_penalty),
+            score=normalize_score(beam.score, length or 1, self.options.length_penalty),
             log_probabilities=tuple(beam.log_probabilities[num_prefix_tokens:]) if wanted else None,
             finish_reason=reason,
             stop_sequence=beam.stop_sequence,
@@ -217,14 +222,12 @@ class BeamSearch:
         return self._pool[: self.options.num_return_sequences]
 
 
-def _normalize(score: float, length: int, length_penalty: float) -> float:
-    """The score per length; its limit where the power leaves the range of floats."""
-    try:
-        return score / math.pow(length, length_penalty)
-    except OverflowError:
-        return -0.0
-    except ZeroDivisionError:
-        return -math.inf if score else -0.0
+def normalize_score(score: float, length: int, length_penalty: float) -> float:
+    """The score per length; in the range of float32 for all lengths and penalties there may be.
+
+    See :data:`seqserve.decoding_limit.MAX_LENGTH_PENALTY`.
+    """
+    return score / math.pow(length, length_penalty)
 
 
 def _descending_score(hypothesis: Hypothesis) -> float:

@@ -19,6 +19,7 @@ from seqserve.choice import choose
 from seqserve.device_cache import DeviceCache, place
 from seqserve.errors import EngineError
 from seqserve.generation_graphs import DeviceGraphs, GenerationGraphs
+from seqserve.interruption import run_bound_interruptibly
 from seqserve.manifest import Manifest
 from seqserve.search_state import SearchState
 from seqserve.session import input_dtype, pad
@@ -84,14 +85,14 @@ class DeviceEngine:
         self._steps: dict[int, _Step] = {}
         self._steps_generation = self._cache.generation
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> list[Outcome]:
         """Runs an encode or a decode batch."""
         self._cache.copy_rows(batch.copies)
         if batch.resize is not None:
             self._steps.clear()  # they hold the addresses of what is replaced
             self._cache.resize(batch.resize)
         if batch.phase == "encode":
-            return self._run_encode(batch)
+            return self._run_encode(batch, options)
         return self._run_decode(batch)
 
     def budget(self, max_bytes: int) -> CacheBudget:
@@ -103,7 +104,7 @@ class DeviceEngine:
         self._steps.clear()
         self._cache.release()
 
-    def _run_encode(self, batch: Batch) -> list[Outcome]:
+    def _run_encode(self, batch: Batch, options: onnxruntime.RunOptions | None) -> list[Outcome]:
         longest = max(sequence.source_length for sequence in batch.sequences)
         padded_length = min(-(-longest // _SOURCE_GRAIN) * _SOURCE_GRAIN, self._max_source_length)
         input_ids, lengths = pad(
@@ -114,7 +115,7 @@ class DeviceEngine:
         binding.bind_cpu_input("source_lengths", lengths)
         for name in self._graphs.present_names[1]:
             binding.bind_output(name, self._device_type)
-        self._graphs.encode.run_with_iobinding(binding)
+        run_bound_interruptibly(self._graphs.encode, binding, options)
         self._cache.write_sources(
             [sequence.rows for sequence in batch.sequences], binding.get_outputs()
         )

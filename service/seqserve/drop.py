@@ -44,7 +44,7 @@ def find_drops(
     """
     started = set(running)
     for sequence in gone:
-        reason = DropReason.EXPIRED if _is_late(sequence, now) else DropReason.CANCELLED
+        reason = DropReason.EXPIRED if _is_overdue(sequence, now) else DropReason.CANCELLED
         yield Drop(reason, sequence in started)
     for sequence, answer in answers.items():
         if isinstance(answer, DeadlineError):
@@ -52,9 +52,17 @@ def find_drops(
             yield Drop(reason, sequence in started)
 
 
-def _is_late(sequence: Sequence, now: float) -> bool:
-    """Whether a caller who has gone left because of its deadline: its clock may ring first."""
+def is_late(remaining_seconds: float, patience_seconds: float) -> bool:
+    """Whether a caller who has gone left because of its deadline: its clock may ring first.
+
+    Args:
+        remaining_seconds: From now to the deadline, by our clock.
+        patience_seconds: From the call's beginning to the deadline.
+    """
+    return remaining_seconds <= _DEADLINE_SLACK * (1 + patience_seconds)
+
+
+def _is_overdue(sequence: Sequence, now: float) -> bool:
     if sequence.deadline == math.inf:
         return False
-    patience = sequence.deadline - sequence.submitted_at
-    return now >= sequence.deadline - _DEADLINE_SLACK * (1 + patience)
+    return is_late(sequence.deadline - now, sequence.deadline - sequence.submitted_at)

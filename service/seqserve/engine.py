@@ -6,6 +6,7 @@ Three engines, one for each kind of model. Each is used by one worker thread onl
 from typing import Any, Protocol
 
 import numpy as np
+import onnxruntime
 from numpy.typing import NDArray
 
 from seqserve.batch import Batch, EmbeddingWithStates, Outcome, Phase
@@ -14,6 +15,7 @@ from seqserve.cache_budget import CacheBudget
 from seqserve.choice import choose
 from seqserve.errors import EngineError, NonFiniteError
 from seqserve.generation_graphs import GenerationGraphs
+from seqserve.interruption import run_interruptibly
 from seqserve.manifest import Manifest
 from seqserve.search_state import SearchState
 from seqserve.session import BoundStep, input_dtype, pad
@@ -27,13 +29,18 @@ class Engine(Protocol):
     first_phase: Phase
     """The phase a waiting sequence enters: "encode" or "embed"."""
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> list[Outcome]:
         """Runs one batch.
+
+        Args:
+            batch: The batch.
+            options: What an encode or embed batch can be ended with.
 
         Returns:
             One outcome for each sequence of the batch.
 
         Raises:
+            PassInterruptedError: It was ended; rows and cache are as the batch says.
             Exception: Whatever failed; it concerns all sequences of the batch.
         """
 
@@ -65,14 +72,14 @@ class GenerationEngine:
         self._steps: dict[int, BoundStep] = {}
         self._steps_generation = self._cache.generation
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> list[Outcome]:
         """Runs an encode or a decode batch."""
         self._cache.copy_rows(batch.copies)
         if batch.resize is not None:
             self._steps.clear()  # they hold the arrays that are replaced
             self._cache.resize(batch.resize)
         if batch.phase == "encode":
-            return self._run_encode(batch)
+            return self._run_encode(batch, options)
         return self._run_decode(batch)
 
     def budget(self, max_bytes: int) -> CacheBudget:
@@ -84,10 +91,13 @@ class GenerationEngine:
         self._steps.clear()
         self._cache.release()
 
-    def _run_encode(self, batch: Batch) -> list[Outcome]:
+    def _run_encode(self, batch: Batch, options: onnxruntime.RunOptions | None) -> list[Outcome]:
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
-        layers = self._graphs.encode.run(
-            self._graphs.present_names[1], {"input_ids": input_ids, "source_lengths": lengths}
+        layers = run_interruptibly(
+            self._graphs.encode,
+            self._graphs.present_names[1],
+            {"input_ids": input_ids, "source_lengths": lengths},
+            options,
         )
         for index, sequence in enumerate(batch.sequences):
             self._cache.write_source(sequence.rows, layers, index, sequence.source_length)
@@ -148,14 +158,14 @@ class EmbeddingEngine:
         self._sessions = sessions
         self._lane = lane
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> list[Outcome]:
         """Embeds a batch; the vectors are as the graph returns them, without zeros if sparse."""
         input_ids, lengths = pad([sequence.source_tokens for sequence in batch.sequences])
         names = ["sentence_embedding"]
         if any(sequence.returns_states for sequence in batch.sequences):
             names.append("last_hidden_state")
         vectors, *states = self._sessions.run(
-            self._lane, names, {"input_ids": input_ids, "source_lengths": lengths}
+            self._lane, names, {"input_ids": input_ids, "source_lengths": lengths}, options
         )
         outcomes: list[Outcome] = []
         for index, sequence in enumerate(batch.sequences):
@@ -197,7 +207,7 @@ class PredictionEngine:
         self._sessions = sessions
         self._lane = lane
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: onnxruntime.RunOptions | None = None) -> list[Outcome]:
         """Predicts for a batch; the logits are as the graph returns them, without padding."""
         sources = [sequence.source_tokens for sequence in batch.sequences]
         input_ids, lengths = pad(sources)
@@ -208,7 +218,7 @@ class PredictionEngine:
                 for sequence in batch.sequences
             ]
             feeds["token_type_ids"], _ = pad(types)
-        (logits,) = self._sessions.run(self._lane, ["logits"], feeds)
+        (logits,) = self._sessions.run(self._lane, ["logits"], feeds, options)
         # Copies, as of vectors.
         return [
             rows.copy()

@@ -17,7 +17,8 @@ class GenerateOptions:
     num_return_sequences: int = 1
     """At most ``num_beams``, unless hypotheses are drawn or alternatives."""
     length_penalty: float = 1.0
-    """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``."""
+    """A hypothesis scores ``sum_log_probabilities / length ** length_penalty``. From -5 to 5, so
+    that no score overflows or vanishes."""
     early_stopping: bool = False
     """Beam search ends with the first ``num_beams`` finished hypotheses."""
     min_new_tokens: int = 0
@@ -44,6 +45,8 @@ class GenerateOptions:
     """Sampling considers the tokens that make up this much of the probability; 1 is off."""
     seed: int = 0
     """Where the random numbers of sampling come from."""
+    is_seed_drawn: bool = False
+    """Whether the server drew the seed: the caller wants targets that no other input has."""
     stop_sequences: tuple[str, ...] = ()
     """Texts that end a hypothesis."""
     include_stop_sequence: bool = False

@@ -35,6 +35,11 @@ class GreedySearch:
         self._finish_reason: FinishReason | None = None
 
     @property
+    def origin(self) -> tuple[object, ...]:
+        """The start token and the end token."""
+        return (self._start, self._eos)
+
+    @property
     def num_rows(self) -> int:
         """Always one row."""
         return 1

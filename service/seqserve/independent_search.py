@@ -19,6 +19,11 @@ class IndependentSearch:
         self._live = list(range(len(parts)))
 
     @property
+    def origin(self) -> tuple[object, ...]:
+        """That of each part."""
+        return tuple(part.origin for part in self._parts)
+
+    @property
     def num_rows(self) -> int:
         """One row for each hypothesis that has not ended."""
         return len(self._live)

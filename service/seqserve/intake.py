@@ -4,7 +4,8 @@ What holds:
 
 * A batch starts with the sequence whose turn is next and takes others of its class, then of lower
   ones, of the nearest length from a window behind it, as long as the padded cost stays within
-  ``max_batch_tokens``. So padding is small.
+  ``max_batch_tokens``, and none is padded to much more than its length: a short one among long
+  ones is encoded alone, and soon.
 * The next one is never passed over for want of rows or memory: others wait with it, so that it
   waits for what runs and for nothing else.
 * Sequences start only if the cache, within its budget, has room for all that run to reach their
@@ -30,6 +31,10 @@ from seqserve.waiting_queue import Turn, WaitingQueue
 
 _WINDOW_FACTOR = 4
 """Waiting sequences looked at for similar lengths, as a multiple of ``max_batch_size``."""
+_MOST_PADDED = 1.5
+"""Times the shortest source of a batch that the longest may be, beside the slack."""
+_PADDING_SLACK = 16
+"""Tokens by which it may be longer still: about what a pass of its own costs beside its tokens."""
 _PATIENCE_SECONDS = 0.5
 """How long a sequence waits for others to leave the running batch though there are free rows."""
 
@@ -38,9 +43,9 @@ _PATIENCE_SECONDS = 0.5
 class SchedulerLimits:
     """How much may run at once."""
 
-    max_batch_size: int = 64
+    max_batch_size: int
     """Sequences in an encode or embed batch, and rows in the running batch."""
-    max_batch_tokens: int = 1024
+    max_batch_tokens: int
     """Source tokens of an encode or embed batch, padding included. A single longer sequence
     still runs, alone."""
     max_stall_tokens: int = 512
@@ -98,12 +103,15 @@ class Intake:
         if running:
             max_tokens = min(max_tokens, limits.max_stall_tokens)
         taken: list[Sequence] = []
-        longest = 0
+        shortest = longest = length
         for _, sequence in turns:
             grown = need.join(sequence.extent)
             if not self._has_room(grown, max_rows):
                 continue
-            longest = max(longest, sequence.source_length)
+            ends = shortest, longest, sequence.source_length
+            if max(ends) > _MOST_PADDED * min(ends) + _PADDING_SLACK:
+                continue
+            shortest, longest = min(ends), max(ends)
             is_too_much = (len(taken) + 1) * longest > max_tokens
             if taken and (is_too_much or len(taken) == limits.max_batch_size):
                 break

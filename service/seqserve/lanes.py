@@ -45,28 +45,66 @@ class Lanes:
         one that has aged into a higher class counts as what it came as.
 
         Those with the most work begin: a call is answered when its last sequence is, and a long
-        one that begins last runs with few rows beside it.
+        one that begins last runs with few rows beside it. Sequences of an encoder go to the same
+        lane as long as that has no more to do than its part, so that those of nearly one length
+        meet there: they are padded less.
 
         Raises:
             UnavailableError: The workers are closed or dead; what was handed over before is still
                 answered.
         """
-        alive = [lane for lane, worker in enumerate(self.workers) if worker.is_alive]
+        alive = self._alive()
         shares: list[list[Sequence]] = [[] for _ in self.workers]
         call = next(self._calls)
-        for sequence in sorted(sequences, key=estimate_work, reverse=True):
+        order = sorted(sequences, key=estimate_work, reverse=True)
+        part = self._part(alive, order)
+        lane = -1
+        for sequence in order:
             sequence.call = call
-            # Where none is alive, the first says so.
-            lane = min(alive or [0], key=partial(self._load_before, sequence.priority))
             work = estimate_work(sequence)
+            is_decoded = sequence.search is not None
+            if (
+                lane < 0
+                or is_decoded
+                or self._load_before(sequence.priority, lane)[0] + work > part
+            ):
+                lane = self._least_loaded(alive, sequence.priority)
             self._loads[lane][sequence.priority] += work
             assert isinstance(sequence.future, asyncio.Future)
             unload = partial(self._unload, lane, sequence.priority, work)
             sequence.future.add_done_callback(unload)
+            sequence.lane = lane
             shares[lane].append(sequence)
         for worker, share in zip(self.workers, shares, strict=True):
             if share:
                 worker.submit(share)
+
+    def is_ahead(self, waiting: Sequence, arriving: Sequence) -> bool:
+        """Whether a sequence in a lane will be done before an equal one that would come now.
+
+        All that its lane has to do counts as before it, what came later, too: it may be less, but
+        never more.
+        """
+        if waiting.lane is None:
+            return True  # They are of one call, which is shared out as a whole.
+        own_lane = self._least_loaded(self._alive(), arriving.priority)
+        least, _ = self._load_before(arriving.priority, own_lane)
+        before, _ = self._load_before(waiting.priority, waiting.lane)
+        return before <= least + estimate_work(arriving)
+
+    def _alive(self) -> list[int]:
+        return [lane for lane, worker in enumerate(self.workers) if worker.is_alive]
+
+    def _least_loaded(self, alive: list[int], priority: Priority) -> int:
+        """Where a sequence of a class goes; where none is alive, the first lane says so."""
+        return min(alive or [0], key=partial(self._load_before, priority))
+
+    def _part(self, alive: list[int], sequences: list[Sequence]) -> float:
+        """What each lane has to do before sequences of one class are done, if all do the same."""
+        if not sequences or not alive:
+            return 0.0
+        before = (self._load_before(sequences[0].priority, lane)[0] for lane in alive)
+        return (sum(before) + sum(map(estimate_work, sequences))) / len(alive)
 
     def _load_before(self, priority: Priority, lane: int) -> tuple[int, int]:
         """Work of a lane that a sequence of a class waits for, and all its work."""
@@ -74,8 +112,12 @@ class Lanes:
         before = sum(load for other, load in loads.items() if other >= priority)
         return before, sum(loads.values())
 
-    def _unload(self, lane: int, priority: Priority, work: int, _: asyncio.Future[object]) -> None:
+    def _unload(
+        self, lane: int, priority: Priority, work: int, future: asyncio.Future[object]
+    ) -> None:
         self._loads[lane][priority] -= work
+        if future.cancelled():
+            self.workers[lane].look_for_abandonment()
 
     def close(self) -> None:
         """Refuses new sequences; those submitted are still answered, then the threads end."""

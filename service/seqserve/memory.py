@@ -4,8 +4,8 @@ import ctypes
 import os
 from pathlib import Path
 
-_LIMIT_FILES = ("memory.max", "memory/memory.limit_in_bytes")
-"""Of control groups, version 2 and version 1, as a container sees its own."""
+from seqserve.group_limit import memory_limit
+
 _KEEPING = {
     -1: 128 * 2**20,  # M_TRIM_THRESHOLD: what may lie free at the top of the heap
     -2: 32 * 2**20,  # M_TOP_PAD: what the heap grows by at once
@@ -14,20 +14,15 @@ _KEEPING = {
 """Options of glibc's ``mallopt`` by their numbers in ``malloc.h``."""
 
 
-def available_memory(control_group: Path = Path("/sys/fs/cgroup")) -> int:
-    """Bytes this process may use.
+def available_memory(root: Path = Path("/")) -> int:
+    """Bytes this process may use: the machine's, or the limit of its control group.
 
     Args:
-        control_group: Where the limits of the container are mounted.
+        root: Where ``proc`` and ``sys`` are.
     """
-    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
-    for name in _LIMIT_FILES:
-        path = control_group / name
-        if path.is_file():
-            text = path.read_text(encoding="ascii").strip()
-            if text.isdecimal():  # "max" is no limit
-                limits.append(int(text))
-    return min(limits)
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = memory_limit(root)
+    return machine if limit is None else min(machine, limit)
 
 
 def give_back_freed_memory() -> None:

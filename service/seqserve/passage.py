@@ -2,7 +2,8 @@
 
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from collections.abc import Sequence as Items
 from typing import Any, Literal
 
 from seqserve.tokenizer import Tokenizer
@@ -20,9 +21,12 @@ class Passage:
     """Which text of a pair each token is of, where the model is told."""
     offsets: tuple[tuple[int, int] | None, ...]
     """First character of each token in its text and one past the last; None for special tokens.
-    Empty for pairs."""
+    Empty where nobody asks for them."""
     num_truncated: int
     """Tokens that were cut."""
+    pair_start: int = 0
+    """Index of the first token of the second text of a pair, where somebody asks for offsets; 0 for
+    single texts."""
 
 
 def read_text(tokenizer: Tokenizer, text: str, max_length: int, side: Side = "right") -> Passage:
@@ -40,6 +44,23 @@ def read_text(tokenizer: Tokenizer, text: str, max_length: int, side: Side = "ri
         plain.truncate(num_kept, direction=side)
         offsets = offsets[:num_kept] if side == "right" else offsets[num_cut:]
     return _to_passage(tokenizer.frame(plain), offsets, num_cut)
+
+
+def read_texts(
+    tokenizer: Tokenizer, texts: Items[str], max_length: int, side: Side = "right"
+) -> Iterator[Passage]:
+    """Reads several texts as ``read_text`` does, but without offsets; takes two thirds of its time.
+
+    Raises:
+        InvalidRequestError: Not even the special tokens fit.
+    """
+    tokenizer.count_room(max_length)
+    for text, encoding in zip(texts, tokenizer.encode_all(texts), strict=True):
+        tokens = tuple(encoding.ids)
+        if len(tokens) <= max_length:
+            yield Passage(tokens, tuple(encoding.type_ids), (), 0)
+        else:
+            yield dataclasses.replace(read_text(tokenizer, text, max_length, side), offsets=())
 
 
 def read_windows(
@@ -95,8 +116,8 @@ class PairReader:
         if self._first.overflowing:
             self._first = _without_overflow(self._first)
 
-    def read(self, second: str) -> Passage:
-        """Reads a pair, the longer text cut first until both fit."""
+    def read(self, second: str, *, has_offsets: bool = False) -> Passage:
+        """Reads a pair, the longer text cut first until both fit; with places if asked for."""
         pair = self._tokenizer.split(second)
         first, lengths = self._first, (self._first_length, len(pair.ids))
         kept = _share(lengths, self._num_kept)
@@ -104,7 +125,12 @@ class PairReader:
             first = type(first).merge([first], growing_offsets=False)
             first.truncate(kept[0], direction=self._side)
         pair.truncate(kept[1], direction=self._side)
-        return _to_passage(self._tokenizer.frame(first, pair), None, sum(lengths) - sum(kept))
+        offsets = [*first.offsets, *pair.offsets] if has_offsets else None
+        passage = _to_passage(self._tokenizer.frame(first, pair), offsets, sum(lengths) - sum(kept))
+        if not has_offsets or not pair.ids:
+            return passage
+        places = [index for index, place in enumerate(passage.offsets) if place is not None]
+        return dataclasses.replace(passage, pair_start=places[len(first.ids)])
 
 
 def _without_overflow(encoding: Any) -> Any:

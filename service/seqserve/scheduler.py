@@ -17,7 +17,6 @@ records. The worker thread owns the one scheduler of its model. What holds:
   sequences start, leave, or move between their beams; only then rows are laid out and checked.
 """
 
-import dataclasses
 from collections.abc import Collection
 from functools import partial
 
@@ -26,23 +25,13 @@ from seqserve.cache_budget import NOTHING, CacheBudget, CacheExtent
 from seqserve.containment import contained
 from seqserve.drop import Drop, find_drops
 from seqserve.errors import EngineError
+from seqserve.event import Event, make_end, take_decided
 from seqserve.intake import Intake, SchedulerLimits, valid_extent
 from seqserve.pace import UNKNOWN, Estimate
 from seqserve.row_layout import check_rows, lay_out, place
 from seqserve.search_state import Candidate
-from seqserve.sequence import Answer, Generation, Sequence
+from seqserve.sequence import Generation, Sequence
 from seqserve.time_limit import Work, due_answers, early_answers, least_work
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Event:
-    """Something to tell the event loop about a sequence."""
-
-    sequence: Sequence
-    tokens: list[int] = dataclasses.field(default_factory=list)
-    """Newly decided tokens of a streamed sequence."""
-    answer: Answer | Exception | None = None
-    """The final answer, if this is the end."""
 
 
 class Scheduler:
@@ -133,7 +122,7 @@ class Scheduler:
         self.drops = []
         if gone or answers:
             self.drops += find_drops(gone, answers, self._running, now)
-        events = [_end(sequence, answer) for sequence, answer in answers.items()]
+        events = [make_end(sequence, answer) for sequence, answer in answers.items()]
         gone.update(answers)
         if gone:
             self._waiting.remove(gone)
@@ -165,6 +154,7 @@ class Scheduler:
         taken = self._intake.take(now, self._running)
         if not taken:
             return self._decode_batch() if self._running else None
+        self._in_step = taken  # they wait no more, and are to be answered whatever fails now
         for sequence in taken:
             sequence.started_at = now
         self._is_decode_due = True
@@ -233,7 +223,7 @@ class Scheduler:
         )
         targets = search.targets() if search.options.num_beams > 1 else []
         parents = search.advance(outcome)
-        tokens = _newly_decided(sequence)
+        tokens = take_decided(sequence)
         if is_first and (tokens or sequence.on_tokens is None):
             sequence.first_token_at = now
         if search.is_finished:
@@ -276,23 +266,3 @@ class Scheduler:
         assert len(set(self._running)) == len(self._running), "a sequence runs twice"
         assert self.num_free_rows >= 0, f"{self!r} runs more rows than it has"
         self._is_checked = True
-
-
-def _end(sequence: Sequence, answer: Answer | Exception) -> Event:
-    """The last event of a sequence, with what a caller who streams does not know yet."""
-    if isinstance(answer, EngineError):
-        return Event(sequence, answer=answer)
-    tokens = contained(partial(_newly_decided, sequence), "while a target was ended")
-    if isinstance(tokens, EngineError):
-        return Event(sequence, answer=tokens)
-    return Event(sequence, tokens, answer)
-
-
-def _newly_decided(sequence: Sequence) -> list[int]:
-    """The tokens that a caller who streams does not know yet."""
-    if sequence.on_tokens is None:
-        return []
-    assert sequence.search is not None
-    tokens = sequence.search.decided_tokens()[sequence.num_streamed :]
-    sequence.num_streamed += len(tokens)
-    return tokens

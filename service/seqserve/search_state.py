@@ -103,6 +103,10 @@ class SearchState(Protocol):
         """What the options say about single tokens."""
 
     @property
+    def origin(self) -> tuple[object, ...]:
+        """What decides, beside the options and the source, to which hypotheses it comes."""
+
+    @property
     def num_rows(self) -> int:
         """Rows of the batch the live hypotheses take: K."""
 

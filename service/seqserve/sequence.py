@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from seqserve.cache_budget import CacheExtent
 from seqserve.search_state import Hypothesis, SearchState
+from seqserve.sharing import Sharing
 
 
 class Priority(enum.IntEnum):
@@ -41,6 +42,8 @@ class Timing:
     decode_seconds: float
     first_token_seconds: float | None = None
     """From the arrival of its call to its first token; None if there was none."""
+    is_cached: bool = False
+    """Whether nothing was computed: the answer was kept from before."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -94,6 +97,10 @@ class Sequence:
     """Who asked; callers share what the model can do."""
     call: int = 0
     """What was asked for together; calls of one caller share the caller's part."""
+    lane: int | None = None
+    """Which of its model's workers computes it; None: it was not handed to one yet."""
+    sharing: Sharing | None = None
+    """With whom it may share its answer; None: with nobody."""
     request_id: str = ""
     """Of its call, for the log."""
     arrived_at: float | None = None
@@ -105,6 +112,8 @@ class Sequence:
     first_token_at: float | None = None
     """When its first token behind the prefix was known, and sent if it streams."""
     finished_at: float = 0.0
+    is_cached: bool = False
+    """Whether its answer was kept from before; its times are then that of ``submitted_at``."""
     first_batch_rows: int = 0
     """Rows of the pass that encoded it."""
     last_batch_rows: int = 0
@@ -150,4 +159,5 @@ class Sequence:
             encode_seconds=self.encoded_at - self.started_at,
             decode_seconds=self.finished_at - self.encoded_at,
             first_token_seconds=None if first_token_at is None else first_token_at - arrived_at,
+            is_cached=self.is_cached,
         )

@@ -13,31 +13,20 @@ from numpy.typing import NDArray
 
 from seqserve.device import Device, check_session, providers_for
 from seqserve.errors import ModelFolderError
+from seqserve.group_limit import cpu_quota
 
 
-def available_cpus() -> int:
+def available_cpus(root: Path = Path("/")) -> int:
     """CPUs this process may use: the smaller of affinity and cgroup quota, at least 1.
 
     onnxruntime looks at neither and would start one thread per core of the machine.
+
+    Args:
+        root: Where ``proc`` and ``sys`` are.
     """
     allowed = len(os.sched_getaffinity(0))
-    quota = _cgroup_quota()
+    quota = cpu_quota(root)
     return max(1, allowed if quota is None else min(allowed, int(quota)))
-
-
-def _cgroup_quota() -> float | None:
-    """The CPU quota of this control group in CPUs, or None without one."""
-    unified = Path("/sys/fs/cgroup/cpu.max")  # version 2
-    if unified.is_file():
-        quota, period = unified.read_text(encoding="ascii").split()
-        return None if quota == "max" else int(quota) / int(period)
-    legacy = Path("/sys/fs/cgroup/cpu")  # version 1
-    quota_file, period_file = legacy / "cpu.cfs_quota_us", legacy / "cpu.cfs_period_us"
-    if quota_file.is_file() and period_file.is_file():
-        microseconds = int(quota_file.read_text(encoding="ascii"))
-        period_microseconds = int(period_file.read_text(encoding="ascii"))
-        return None if microseconds <= 0 else microseconds / period_microseconds
-    return None
 
 
 _SLOW_FUSIONS = ["SkipLayerNormFusion", "EmbedLayerNormFusion", "BiasGeluFusion"]

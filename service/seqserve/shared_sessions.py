@@ -2,13 +2,15 @@
 
 A lane computes with threads of its own, one where there are as many lanes as processors; threads
 that share out each operator of one batch wait for each other after it. A batch that is alone has
-all threads instead: then nobody else has use for them, and the batch is done sooner.
+all threads instead: then nobody else has use for them, and the batch is done sooner. It is not
+alone in the moment between two batches of another lane.
 
 No bit of a result depends on the number of threads.
 """
 
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,11 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from seqserve.device import Device
+from seqserve.interruption import run_interruptibly
 from seqserve.session import check_names, open_session
+
+_PAUSE_SECONDS = 0.005
+"""How long a lane that has run a batch is likely to run another."""
 
 
 class SharedSessions:
@@ -30,6 +36,7 @@ class SharedSessions:
         num_lanes: int = 1,
         is_wide: bool = True,
         device: Device = "cpu",
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Opens them.
 
@@ -40,6 +47,7 @@ class SharedSessions:
             is_wide: Whether a batch that is alone has all threads. With several lanes that takes
                 the memory of one more session.
             device: Where it is computed.
+            clock: Tells seconds.
 
         Raises:
             ModelFolderError: onnxruntime rejects the file.
@@ -47,7 +55,10 @@ class SharedSessions:
         """
         self._path = path
         self._lock = threading.Lock()
+        self._clock = clock
         self._num_running = 0
+        self._ended_at: dict[int, float] = {}
+        """When each lane's last batch was done."""
         threads_per_lane = max(1, num_threads // num_lanes)
         # Runs of one session share its threads and would wait for each other; on a single thread a
         # run is its caller's alone.
@@ -69,19 +80,30 @@ class SharedSessions:
         check_names(self._wide, self._path, inputs, outputs)
 
     def run(
-        self, lane: int, outputs: list[str], feeds: Mapping[str, NDArray[Any]]
+        self,
+        lane: int,
+        outputs: list[str],
+        feeds: Mapping[str, NDArray[Any]],
+        options: onnxruntime.RunOptions | None = None,
     ) -> list[NDArray[Any]]:
-        """Runs a batch of a lane: with all threads if no other lane runs one."""
+        """Runs a batch of a lane: with all threads if no other lane runs one.
+
+        Raises:
+            PassInterruptedError: It was ended by its options.
+        """
         session = self._enter(lane)
         try:
-            arrays: list[NDArray[Any]] = session.run(outputs, dict(feeds))
+            arrays = run_interruptibly(session, outputs, dict(feeds), options)
         finally:
             with self._lock:
                 self._num_running -= 1
+                self._ended_at[lane] = self._clock()
         return arrays
 
     def _enter(self, lane: int) -> onnxruntime.InferenceSession:
         with self._lock:
             self._num_running += 1
-            is_alone = self._num_running == 1
+            since = self._clock() - _PAUSE_SECONDS
+            others = (at for other, at in self._ended_at.items() if other != lane)
+            is_alone = self._num_running == 1 and all(at <= since for at in others)
         return self._wide if is_alone else self._sessions[lane % len(self._sessions)]

@@ -41,6 +41,11 @@ class TargetScoring:
         self.rules = TokenRules(self.options, decoder_start_token_id, eos_token_id)
 
     @property
+    def origin(self) -> tuple[object, ...]:
+        """The targets, after the start token and the end token."""
+        return (self._start, self._eos, *self._targets)
+
+    @property
     def num_rows(self) -> int:
         """Targets that go on, K."""
         return len(self._going_on())

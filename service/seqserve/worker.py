@@ -7,6 +7,7 @@ What holds:
 * A fault in ``engine.run`` becomes the error of that batch's sequences, one in a sequence's search
   or in its ``on_tokens`` the error of that sequence, and the loop goes on. A fault anywhere else
   fails everything outstanding, and the worker reports itself dead.
+* A pass that nobody waits for any more is ended, and costs nobody else anything.
 * The scheduler and the engine are touched only by this thread, futures only by the event loop.
 """
 
@@ -19,13 +20,19 @@ from collections.abc import Callable, Iterable
 
 import structlog
 
+from seqserve.batch import Batch, Outcome
 from seqserve.cache_budget import NOTHING, CacheBudget
+from seqserve.delivery import Delivery
+from seqserve.drop import find_drops
 from seqserve.engine import Engine
-from seqserve.errors import EngineError, UnavailableError
+from seqserve.errors import EngineError, PassInterruptedError, UnavailableError
+from seqserve.event import Event
 from seqserve.intake import SchedulerLimits
+from seqserve.interruption import Interruption
+from seqserve.lane_load import LaneLoad
 from seqserve.model_metrics import ModelMetrics
 from seqserve.pace import Pace
-from seqserve.scheduler import Event, Scheduler
+from seqserve.scheduler import Scheduler
 from seqserve.sequence import Sequence
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +58,6 @@ class Worker:
     ) -> None:
         self._engine = engine
         self._scheduler = Scheduler(engine.first_phase, limits, budget)
-        self._budget = budget
         self._metrics = metrics
         self._clock = clock
         self._idle_seconds = idle_seconds
@@ -61,15 +67,15 @@ class Worker:
         self._pace = Pace()
         self._decoded_at: float | None = None
         """When the last decode step ended, if its sequences run on."""
-        self._cache_observed_at = -math.inf
+        self._load = LaneLoad(metrics, lane, budget, clock)
+        self._interruption = Interruption()
         self._inbox: queue.SimpleQueue[Sequence | None] = queue.SimpleQueue()
         self._submission = threading.Lock()
         self._is_closed = False
         self._failure: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._delivery = Delivery(name)
         self._on_death: Callable[[], None] = _nothing
         self._name = name
-        self._lane = lane
         self._thread = threading.Thread(target=self._run, name=f"worker-{name}-{lane}", daemon=True)
 
     def start(
@@ -82,7 +88,7 @@ class Worker:
             on_death: Called on the loop if the worker dies of a fault outside the engine, or if
                 ``max_failed_steps`` in a row have failed in it; then the worker goes on.
         """
-        self._loop = loop
+        self._delivery.loop = loop
         self._on_death = on_death or _nothing
         self._thread.start()
 
@@ -100,9 +106,7 @@ class Worker:
             is_first = self._inbox.empty()
             for sequence in sequences:
                 if is_first:
-                    self._metrics.set_waiting_since(
-                        sequence.submitted_at, lane=self._lane, is_taken=False
-                    )
+                    self._load.observe_arrival(sequence.submitted_at)
                     is_first = False
                 self._inbox.put(sequence)
 
@@ -127,8 +131,8 @@ class Worker:
             while self._receive():
                 self._step()
         except BaseException as error:  # a library in Rust that panics raises no Exception
-            _log.exception("worker died", model=self._name)
             self._die(error)
+            _log.error("worker died", model=self._name, exc_info=error)
 
     def _receive(self) -> bool:
         """Moves arrivals to the scheduler, waiting for one if idle; False when all is done."""
@@ -157,12 +161,15 @@ class Worker:
         try:
             self._scheduler.add(sequence)
         except ValueError as error:  # it can never run; the others can
-            self._deliver([Event(sequence, answer=EngineError(str(error)))])
+            self._delivery.deliver([Event(sequence, answer=EngineError(str(error)))])
+        except BaseException:
+            self._inbox.put(sequence)  # where the end of the worker finds it
+            raise
 
     def _step(self) -> None:
         scheduler, metrics = self._scheduler, self._metrics
         now = self._clock()
-        self._deliver(scheduler.drop(now, self._pace.estimate(now)))
+        self._delivery.deliver(scheduler.drop(now, self._pace.estimate(now)))
         for drop in scheduler.drops:
             metrics.observe_drop(drop)
         started_at = self._clock()
@@ -174,7 +181,10 @@ class Worker:
         if batch.phase == "decode" and self._decoded_at is not None:
             metrics.observe_stall(started_at - self._decoded_at)
         try:
-            outcomes = self._engine.run(batch)
+            outcomes = self._run_batch(batch)
+        except PassInterruptedError as error:
+            self._give_up(batch, error)
+            return
         except Exception as error:
             request_ids = list(dict.fromkeys(one.request_id for one in batch.sequences))
             _log.exception(
@@ -182,92 +192,57 @@ class Worker:
             )
             metrics.observe_failed_step(batch.phase)
             failure = EngineError(f"{type(error).__name__} in phase {batch.phase}")
-            self._hand_over(scheduler.fail(batch, failure))
+            self._delivery.hand_over(scheduler.fail(batch, failure))
             self._count_failure()
             return
         self._num_failed_steps = 0
         finished_at = self._clock()
         metrics.observe_step(batch, finished_at - started_at)
         self._pace.observe(batch, finished_at - started_at, finished_at)
-        self._deliver(scheduler.update(batch, outcomes, finished_at))
+        self._delivery.deliver(scheduler.update(batch, outcomes, finished_at))
         # With rows mixed up, callers would get the tokens of others. It looks only at a layout that
         # is new, which takes 30 microseconds for 64 rows.
         scheduler.check()
         if batch.phase == "decode":
             self._decoded_at = finished_at if scheduler.num_running else None
 
+    def _run_batch(self, batch: Batch) -> list[Outcome]:
+        """Has a batch computed; not a decode step, which is over soon, until nobody waits."""
+        if batch.phase == "decode":
+            return self._engine.run(batch)
+        options = self._interruption.begin(batch.sequences)
+        try:
+            return self._engine.run(batch, options)
+        finally:
+            self._interruption.end()
+
+    def look_for_abandonment(self) -> None:
+        """Ends what is being computed if nobody waits for it; called on the event loop."""
+        self._interruption.look()
+
+    def _give_up(self, batch: Batch, error: PassInterruptedError) -> None:
+        """Takes out the sequences of a pass that was ended; those beside them go on."""
+        now = self._clock()
+        for drop in find_drops(batch.sequences, {}, batch.sequences, now):
+            self._metrics.observe_drop(drop)
+        self._delivery.deliver(self._scheduler.update(batch, [error] * len(batch.sequences), now))
+        self._decoded_at = None
+
     def _count_failure(self) -> None:
         """Reports an engine that fails time after time; what is submitted is still tried."""
         self._num_failed_steps += 1
         if self._num_failed_steps == self._max_failed_steps:
             _log.error("engine keeps failing", model=self._name, num_steps=self._num_failed_steps)
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._on_death)
+            self._delivery.call(self._on_death)
 
     def _observe_inbox(self) -> None:
         """Takes note that nothing waits there, unless something has just come."""
         with self._submission:
             if self._inbox.empty():
-                self._metrics.set_waiting_since(math.inf, lane=self._lane, is_taken=False)
+                self._load.observe_arrival(math.inf)
 
     def _observe_load(self) -> None:
-        scheduler = self._scheduler
-        self._metrics.set_waiting_since(scheduler.oldest_at, lane=self._lane)
-        self._metrics.set_load(
-            num_waiting=scheduler.num_waiting + self._inbox.qsize(),
-            num_running=scheduler.num_running,
-            num_live_rows=scheduler.num_live_rows,
-            lane=self._lane,
-        )
-        now = self._clock()
-        is_idle = not scheduler.has_work
-        # Once a second is enough for gauges, and looking at every row takes a while.
-        if self._budget is not None and (is_idle or now - self._cache_observed_at >= 1.0):
-            self._cache_observed_at = now
-            self._metrics.set_cache(
-                reserved=self._budget.extent_bytes(scheduler.cache_extent),
-                used=sum(map(self._budget.extent_bytes, scheduler.valid_extents())),
-                lane=self._lane,
-            )
-
-    def _deliver(self, events: list[Event]) -> None:
-        """Hands events over; the faults of single sequences are logged here, and only here."""
-        for event in events:
-            if isinstance(event.answer, EngineError):
-                _log.error(
-                    "sequence failed",
-                    model=self._name,
-                    request_id=event.sequence.request_id,
-                    error=str(event.answer),
-                    exc_info=event.answer.__cause__,
-                )
-        self._hand_over(events)
-
-    def _hand_over(self, events: list[Event]) -> None:
-        if events:
-            assert self._loop is not None
-            self._loop.call_soon_threadsafe(self._resolve, events)
-
-    def _resolve(self, events: list[Event]) -> None:
-        """Answers futures; runs on the event loop, where alone they may be touched."""
-        for event in events:
-            sequence, future = event.sequence, event.sequence.future
-            assert isinstance(future, asyncio.Future)
-            answer = event.answer
-            if event.tokens and sequence.on_tokens is not None and not future.done():
-                try:
-                    sequence.on_tokens(event.tokens)
-                except BaseException as error:  # the events behind it are of other callers
-                    _log.exception(
-                        "stream failed", model=self._name, request_id=sequence.request_id
-                    )
-                    answer = EngineError(f"{type(error).__name__} in on_tokens")
-            if future.done():  # the caller has gone
-                continue
-            if isinstance(answer, Exception):
-                future.set_exception(answer)
-            elif answer is not None:
-                future.set_result(answer)
+        self._load.observe(self._scheduler, self._inbox.qsize())
 
     def _die(self, error: BaseException) -> None:
         with self._submission:
@@ -279,9 +254,8 @@ class Worker:
             sequence = self._inbox.get()
             if sequence is not None:
                 events.append(Event(sequence, answer=loss))
-        self._deliver(events)
-        assert self._loop is not None
-        self._loop.call_soon_threadsafe(self._on_death)
+        self._delivery.deliver(events)
+        self._delivery.call(self._on_death)
         try:
             self._observe_inbox()
             self._observe_load()

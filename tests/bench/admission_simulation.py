@@ -12,6 +12,7 @@ have 5 to 60 tokens, one in fifty has 400, and targets are about as long as thei
 """
 
 import dataclasses
+import functools
 import random
 import statistics
 
@@ -28,18 +29,19 @@ from seqserve.sequence import Sequence
 STEP, ROW = 0.0025, 0.000265
 PASS, TOKEN = 0.0025, 0.000083
 NUM_INPUTS = 1500
+_limits = functools.partial(SchedulerLimits, max_batch_size=64, max_batch_tokens=1024)
 POLICIES = {
-    "strict alternation (before)": SchedulerLimits(max_stall_tokens=4096, max_held_steps=0),
-    "stall 256": SchedulerLimits(max_stall_tokens=256, max_held_steps=0),
-    "stall 512": SchedulerLimits(max_stall_tokens=512, max_held_steps=0),
-    "stall 1024": SchedulerLimits(max_stall_tokens=1024, max_held_steps=0),
-    "stall 512, hold 4 for 1/16": SchedulerLimits(held_part=16, max_held_steps=4),
-    "stall 512, hold 4 for 1/8": SchedulerLimits(held_part=8, max_held_steps=4),
-    "stall 512, hold 8 for 1/8": SchedulerLimits(held_part=8, max_held_steps=8),
-    "stall 512, hold 16 for 1/4": SchedulerLimits(held_part=4, max_held_steps=16),
-    "stall 1024, hold 8 for 1/8": SchedulerLimits(max_stall_tokens=1024, max_held_steps=8),
-    "stall 512, hold 8 for 1/8, 128 rows": SchedulerLimits(max_batch_size=128),
-    "stall 512, hold 8 for 1/8, 48 to 128 rows": SchedulerLimits(
+    "strict alternation (before)": _limits(max_stall_tokens=4096, max_held_steps=0),
+    "stall 256": _limits(max_stall_tokens=256, max_held_steps=0),
+    "stall 512": _limits(max_stall_tokens=512, max_held_steps=0),
+    "stall 1024": _limits(max_stall_tokens=1024, max_held_steps=0),
+    "stall 512, hold 4 for 1/16": _limits(held_part=16, max_held_steps=4),
+    "stall 512, hold 4 for 1/8": _limits(held_part=8, max_held_steps=4),
+    "stall 512, hold 8 for 1/8": _limits(held_part=8, max_held_steps=8),
+    "stall 512, hold 16 for 1/4": _limits(held_part=4, max_held_steps=16),
+    "stall 1024, hold 8 for 1/8": _limits(max_stall_tokens=1024, max_held_steps=8),
+    "stall 512, hold 8 for 1/8, 128 rows": _limits(max_batch_size=128),
+    "stall 512, hold 8 for 1/8, 48 to 128 rows": _limits(
         max_batch_size=128, preferred_batch_size=48
     ),
 }

@@ -97,15 +97,16 @@ def forget_rows(self: KeyValueCache, change: CacheResize) -> None:
     RESIZE(self, change._replace(kept=NOTHING))
 
 
-def swap_logits(searches: Any, logits: NDArray[np.float32]) -> Any:
+def swap_logits(searches: Any, logits: NDArray[np.float32], ranker: Any) -> Any:
     """The first two rows are those of each other."""
     logits[:2] = logits[:2][::-1].copy()
-    return choose(searches, logits)
+    return choose(searches, logits, ranker)
 
 
-def blur_logits(searches: Any, logits: NDArray[np.float32]) -> Any:
+def blur_logits(searches: Any, logits: NDArray[np.float32], ranker: Any) -> Any:
     """A batch of several rows moves the last bits, as another kernel would."""
-    return choose(searches, logits * np.float32(1 + 2**-22) if len(logits) > 1 else logits)
+    blurred = logits * np.float32(1 + 2**-22) if len(logits) > 1 else logits
+    return choose(searches, blurred, ranker)
 
 
 COPY_ROWS, RESIZE = KeyValueCache.copy_rows, KeyValueCache.resize

@@ -14,15 +14,16 @@ import structlog
 import torch
 from onnx import numpy_helper
 
-from seqserve import device, device_check, generation_graphs, served_model
-from seqserve.config import ServerConfig, read_config
+from seqserve import device, device_check, generation_graphs, lane_engine, model_opening
+from seqserve.config import ServerConfig
+from seqserve.config_source import read_config
 from seqserve.device_check import check_results
 from seqserve.device_engine import DeviceEngine
 from seqserve.errors import ConfigurationError, ModelFolderError
 from seqserve.manifest import Manifest, read_manifest
 from seqserve.metrics import Metrics
+from seqserve.model_opening import open_model
 from seqserve.registry import Registry
-from seqserve.served_model import open_model
 from seqserve.session import open_session
 from seqserve_export.exporter import export_model
 from tiny_checkpoint import make_tiny_checkpoint
@@ -111,7 +112,7 @@ def test_device_has_an_engine_and_a_budget_of_its_own(
     """One lane, caches of 2 GiB shared by the models, and results compared before."""
     compared = []
     monkeypatch.setattr(
-        served_model, "check_results", lambda folder, _, **settings: compared.append(settings)
+        model_opening, "check_results", lambda folder, _, **settings: compared.append(settings)
     )
     monkeypatch.setattr(generation_graphs, "open_session", on_processor)
     made: list[Any] = []
@@ -121,7 +122,7 @@ def test_device_has_an_engine_and_a_budget_of_its_own(
             super().__init__(*args, **settings, device_type="cpu")
             made.append(self)
 
-    monkeypatch.setattr(served_model, "DeviceEngine", Engine)
+    monkeypatch.setattr(lane_engine, "DeviceEngine", Engine)
     config = ServerConfig(models=folder.parents[1], device="cuda", threads=2)
     with structlog.testing.capture_logs() as logs:
         model = open_model(folder, config, Metrics(), num_models=2)

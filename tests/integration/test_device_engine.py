@@ -98,7 +98,9 @@ def run_script(
 ) -> list[list[Hypothesis] | None]:
     """What each job is answered, None to those whose caller has gone; batches are kept on wish."""
     budget = engine.budget(2**20)
-    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS), budget)
+    scheduler = Scheduler(
+        "encode", SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024), budget
+    )
     answers: dict[Sequence, list[Hypothesis]] = {}
     index = 0
     while True:
@@ -219,7 +221,11 @@ def test_logits_that_are_not_finite_fail_their_sequence_alone(folder: Path) -> N
     engine = open_engine(folder, is_device=True)
     assert isinstance(engine, DeviceEngine)
     jobs = [make_job(0, [5, 6, EOS_TOKEN_ID]), make_job(0, [7, 8, EOS_TOKEN_ID])]
-    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS), engine.budget(2**20))
+    scheduler = Scheduler(
+        "encode",
+        SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024),
+        engine.budget(2**20),
+    )
     for job in jobs:
         scheduler.add(job.sequence)
     batch = scheduler.next_batch(0.0)
@@ -240,7 +246,11 @@ def test_steps_beyond_the_cache_are_refused(engines: tuple[AnyEngine, AnyEngine]
     """A step that would write behind the end of the cache is an error, not a wrong answer."""
     engine = engines[1]
     job = make_job(0, [5, EOS_TOKEN_ID], max_new_tokens=3)
-    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS), engine.budget(2**20))
+    scheduler = Scheduler(
+        "encode",
+        SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024),
+        engine.budget(2**20),
+    )
     scheduler.add(job.sequence)
     batch = scheduler.next_batch(0.0)
     assert batch is not None

@@ -17,7 +17,7 @@ from hypothesis import Phase, find, given, settings
 import lockstep
 from batch_scripts import MAX_ROWS, MAX_SOURCE_LENGTH, MAX_TARGET_LENGTH, Script, scripts
 from lockstep import differences, play_in_steps
-from seqserve import device_engine, served_model
+from seqserve import device_engine, lane_engine
 from seqserve.batch import RowCopy
 from seqserve.best_choice import choose_best
 from seqserve.cache_budget import CacheExtent
@@ -58,7 +58,7 @@ def _device(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = make_engine(graphs, manifest, max_rows=MAX_ROWS)
         return engine.budget(0).bytes_for(CacheExtent(1, MAX_TARGET_LENGTH, MAX_SOURCE_LENGTH))
 
-    monkeypatch.setattr(served_model, "GenerationEngine", make_engine)
+    monkeypatch.setattr(lane_engine, "GenerationEngine", make_engine)
     monkeypatch.setattr(lockstep, "_row_bytes", row_bytes)
 
 

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from planted_tokenizer import plant
 from seqserve.batch import Batch, Outcome
 from seqserve.sequence import Priority, Sequence
 from seqserve.v1 import encoding_pb2
@@ -77,7 +78,7 @@ async def test_full_models_refuse_before_they_tokenize(
         def split(text: str) -> object:
             raise AssertionError("a refused call was tokenized")
 
-        monkeypatch.setattr(model.source_tokenizer, "split", split)
+        plant(monkeypatch, model.source_tokenizer, split)
         with model.admission.admit(1), pytest.raises(grpc.aio.AioRpcError) as caught:
             await make_call(task, running)()
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
@@ -93,7 +94,7 @@ async def test_deadlines_end_calls_that_wait(
         engine = running.registry.find(task, "", None).lanes.workers[0]._engine
         whole = engine.run
 
-        def wait(batch: Batch) -> list[Outcome]:
+        def wait(batch: Batch, *options: object) -> list[Outcome]:
             assert opened.wait(PATIENCE_SECONDS)
             return whole(batch)
 

@@ -22,7 +22,7 @@ async def test_engine_that_keeps_failing_ends_the_server(
     Calls to other models that are under way are answered before.
     """
 
-    def fail(batch: Batch) -> None:
+    def fail(batch: Batch, options: object) -> None:
         raise RuntimeError("device lost")
 
     async with serving(max_failed_steps=3) as running:

@@ -173,7 +173,7 @@ async def test_default_budget_is_a_share_of_the_memory(
 ) -> None:
     """A quarter, shared by the models; never less than an input of full length takes."""
     for memory in (2**30, 2**10):
-        monkeypatch.setattr("seqserve.served_model.available_memory", lambda memory=memory: memory)
+        monkeypatch.setattr("seqserve.lane_engine.available_memory", lambda memory=memory: memory)
         async with serving() as running:
             for name in ("tiny", "long"):
                 model = running.registry.find(name, "", None)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 
 from fakes import EOS, START
+from seqserve.beam_search import normalize_score
 from seqserve.choice import choose
+from seqserve.decoding_limit import MAX_LENGTH_PENALTY, MAX_TARGET_LENGTH, MIN_LENGTH_PENALTY
 from seqserve.generate_options import GenerateOptions
 from seqserve.search import make_search
 from seqserve.search_state import Candidate, FinishReason
@@ -129,14 +131,16 @@ def test_wide_beam_finds_the_most_probable_target() -> None:
     assert found.tokens == (best if two > ended else (EOS,))
 
 
-@pytest.mark.parametrize(
-    ("length_penalty", "score"),
-    [(1e308, 0.0), (2000.0, 0.0), (-1e308, -math.inf), (-2000.0, -math.inf)],
-)
-def test_extreme_length_penalties_reach_their_limit(length_penalty: float, score: float) -> None:
-    """A power beyond the range of floats gives the limit of the score, not a fault."""
-    (found,) = run_alone(11, search_for(2, max_new_tokens=3, length_penalty=length_penalty))
-    assert found.score == score or len(found.tokens) == 1
+@pytest.mark.parametrize("length_penalty", [MIN_LENGTH_PENALTY, MAX_LENGTH_PENALTY])
+@pytest.mark.parametrize("length", [1, 2, 500, MAX_TARGET_LENGTH])
+@pytest.mark.parametrize("total", [-(2.0**-46), -1.0, -(2.0**47)])
+def test_scores_of_every_length_stay_in_range(
+    length: int, length_penalty: float, total: float
+) -> None:
+    """At both ends of what length penalties may be a score is a float32, and a normal one."""
+    limits = np.finfo(np.float32)
+    score = normalize_score(total, length, length_penalty)
+    assert limits.smallest_normal <= -score <= limits.max
 
 
 def test_beams_begin_as_one() -> None:

@@ -74,6 +74,18 @@ async def test_longest_begin_and_go_where_least_is_to_do() -> None:
     assert loads(lanes) == [31 + 3, 11 + 10 + 9 + 5]
 
 
+async def test_texts_to_embed_meet_those_of_their_length() -> None:
+    """A lane gets its part of the work in one range of lengths, whatever the lanes have before."""
+    lanes, _ = make_lanes(2)
+    lanes.submit(submissions(2, 30, 4, 9, 10, 8, 7, is_embedded=True)[0])
+    assert taken(lanes) == [[30, 4, 2], [10, 9, 8, 7]]
+    assert loads(lanes) == [36, 34]
+    lanes.submit(submissions(5, 20, 5, 4, is_embedded=True)[0])
+    assert taken(lanes) == [[5, 5, 4], [20]]
+    lanes.submit(submissions(6, is_embedded=True)[0])
+    assert taken(lanes) == [[6], []]
+
+
 async def test_next_call_counts_what_the_last_one_left() -> None:
     """Loads are those of all calls, and a lane that was lucky is next."""
     lanes, _ = make_lanes(3)

@@ -5,16 +5,41 @@ import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
 from seqserve.memory import available_memory
 
+LIMITS = ["memory.max", "memory/memory.limit_in_bytes"]
+"""Of both versions of control groups, as a container sees its own."""
 
-@pytest.mark.parametrize("name", ["memory.max", "memory/memory.limit_in_bytes"])
+
+def write_limit(root: Path, name: str, text: str) -> None:
+    """Makes a file of the control groups."""
+    file = root / "sys" / "fs" / "cgroup" / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text, encoding="ascii")
+
+
+@pytest.mark.parametrize("name", LIMITS)
 def test_limit_of_the_container_counts(tmp_path: Path, name: str) -> None:
     """Both versions of control groups are read."""
-    file = tmp_path / name
-    file.parent.mkdir(exist_ok=True)
-    file.write_text("1048576\n")
+    write_limit(tmp_path, name, "1048576\n")
+    assert available_memory(tmp_path) == 1_048_576
+
+
+@pytest.mark.parametrize(
+    ("membership", "group"), [("0::/a/b", "a/b"), ("4:memory:/a/b", "memory/a/b")]
+)
+def test_least_limit_of_the_groups_above_counts(
+    tmp_path: Path, membership: str, group: str
+) -> None:
+    """A service of systemd is in a group that is in others."""
+    (tmp_path / "proc" / "self").mkdir(parents=True)
+    (tmp_path / "proc" / "self" / "cgroup").write_text(f"{membership}\n", encoding="ascii")
+    name = "memory.max" if membership.startswith("0") else "memory.limit_in_bytes"
+    write_limit(tmp_path, f"{group}/{name}", "2097152\n")
+    assert available_memory(tmp_path) == 2_097_152
+    write_limit(tmp_path, f"{group}/../{name}", "1048576\n")
     assert available_memory(tmp_path) == 1_048_576
 
 
@@ -22,10 +47,23 @@ def test_without_a_limit_it_is_the_machines(tmp_path: Path) -> None:
     """No file, no limit, or one beyond the machine: the machine's memory counts."""
     machine = available_memory(tmp_path)
     assert machine > 2**28
-    (tmp_path / "memory.max").write_text("max\n")
+    write_limit(tmp_path, "memory.max", "max\n")
     assert available_memory(tmp_path) == machine
-    (tmp_path / "memory.max").write_text(str(2**63))
+    write_limit(tmp_path, "memory.max", str(2**63))
     assert available_memory(tmp_path) == machine
+
+
+@pytest.mark.parametrize("name", LIMITS)
+@pytest.mark.parametrize("text", ["", "\n", "much", "1e9"])
+def test_odd_limit_is_told_and_left_out(tmp_path: Path, name: str, text: str) -> None:
+    """A file that says nothing of use stops no start: the machine's memory counts."""
+    machine = available_memory(tmp_path)
+    write_limit(tmp_path, name, text)
+    with structlog.testing.capture_logs() as logs:
+        assert available_memory(tmp_path) == machine
+    (line,) = logs
+    assert line["event"] == "a limit of a control group cannot be read and is left out"
+    assert line["file"] == str(tmp_path / "sys/fs/cgroup" / name)
 
 
 _COUNT_FAULTS = """

@@ -1,5 +1,6 @@
 """Texts, windows and pairs within a length, against the truncation of ``tokenizers``."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from tokenizers import Tokenizer as Library
 from tokenizers import models, pre_tokenizers, processors
 
 from seqserve.errors import InvalidRequestError
-from seqserve.passage import PairReader, Side, read_text, read_windows
+from seqserve.passage import PairReader, Side, read_text, read_texts, read_windows
 from seqserve.tokenizer import Tokenizer
 
 LETTERS = "abcdefgh"
@@ -66,6 +67,17 @@ def test_texts_are_cut_on_a_side(tokenizer: Tokenizer, text: str, length: int, s
     assert passage.tokens == tuple(expected.ids)
     places = zip(expected.offsets, expected.special_tokens_mask, strict=True)
     assert passage.offsets == tuple(None if special else place for place, special in places)
+
+
+@given(many=st.lists(texts, max_size=5), length=st.integers(2, 50), side=sides)
+def test_several_texts_are_read_as_each_alone(
+    tokenizer: Tokenizer, many: list[str], length: int, side: Side
+) -> None:
+    """Nothing but the places of tokens is left out."""
+    passages = list(read_texts(tokenizer, many, length, side))
+    assert passages == [
+        dataclasses.replace(read_text(tokenizer, text, length, side), offsets=()) for text in many
+    ]
 
 
 @given(text=texts, length=st.integers(3, 20), data=st.data())

@@ -120,13 +120,13 @@ def test_answer_tells_where_time_went() -> None:
     assert batch is not None
     (event,) = scheduler.update(batch, run_plainly(batch), 7.0)
     assert isinstance(event.answer, Generation)
-    assert dataclasses.astuple(event.answer.timing) == (2.0, 1.0, 4.0, 7.0)
+    assert dataclasses.astuple(event.answer.timing) == (2.0, 1.0, 4.0, 7.0, False)
     assert event.answer.hypotheses[0].tokens == (10,)
 
 
 def test_embed_answers_at_once() -> None:
     """A sequence to embed takes no row and is answered by its first batch."""
-    scheduler = Scheduler("embed", SchedulerLimits(max_batch_size=2))
+    scheduler = Scheduler("embed", SchedulerLimits(max_batch_size=2, max_batch_tokens=1024))
     for length in (3, 4, 5):
         scheduler.add(make_sequence(range(length), is_embedded=True))
     phase, events = step(scheduler, 1.0)

@@ -37,8 +37,8 @@ def test_similar_lengths_go_together() -> None:
 def test_only_a_window_is_searched_for_similar_lengths() -> None:
     """A sequence far behind in the queue does not overtake, however well it fits."""
     scheduler = make_scheduler(max_batch_size=2)
-    add_lengths(scheduler, 5, *range(20, 27), 5)
-    assert lengths(scheduler.next_batch(0.0)) == [5, 20]
+    add_lengths(scheduler, 5, *range(7, 14), 5)
+    assert lengths(scheduler.next_batch(0.0)) == [5, 7]
 
 
 def test_padding_counts_against_the_token_budget() -> None:
@@ -46,6 +46,16 @@ def test_padding_counts_against_the_token_budget() -> None:
     scheduler = make_scheduler(max_batch_tokens=20)
     add_lengths(scheduler, 4, 8, 4)
     assert lengths(scheduler.next_batch(0.0)) == [4, 4]
+
+
+def test_short_source_does_not_wait_for_long_ones_to_be_encoded() -> None:
+    """What is mostly padding is left to other passes, also if the budget would take it."""
+    scheduler = make_scheduler(max_batch_tokens=1000)
+    add_lengths(scheduler, 10, 100, 90, 14, 30)
+    assert lengths(scheduler.next_batch(0.0)) == [10, 14, 30]
+    long_ones = make_scheduler(max_batch_tokens=1000)
+    add_lengths(long_ones, 100, 90, 10, 95)
+    assert lengths(long_ones.next_batch(0.0)) == [100, 95, 90]
 
 
 def test_source_longer_than_the_budget_runs_alone() -> None:

@@ -72,7 +72,7 @@ def test_fail_all_covers_a_step_that_was_never_completed(num_steps: int) -> None
 
 def test_failed_resize_fails_all_and_is_done_again() -> None:
     """After a failure in a batch that resizes the cache, nobody can trust it."""
-    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS), make_budget())
+    scheduler = Scheduler("encode", SchedulerLimits(MAX_ROWS, 1024), make_budget())
     (running,) = add_lengths(scheduler, 5)
     step(scheduler)
     step(scheduler)

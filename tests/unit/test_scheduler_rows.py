@@ -127,7 +127,7 @@ def test_more_rows_than_there_are_is_found() -> None:
     scheduler = make_scheduler()
     add_lengths(scheduler, 3, num_beams=8)
     step(scheduler)
-    scheduler._limits = SchedulerLimits(max_batch_size=7)
+    scheduler._limits = SchedulerLimits(max_batch_size=7, max_batch_tokens=1024)
     scheduler._is_checked = False
     with pytest.raises(AssertionError, match="rows go beyond 6"):
         scheduler.check()

@@ -92,7 +92,7 @@ def make_generation(source: tuple[int, ...], **options: Any) -> Sequence:
 
 def run(sequences: list[Sequence], engine: RowEngine) -> list[list[Hypothesis]]:
     """Runs sequences next to each other to their ends."""
-    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS))
+    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024))
     answers: dict[Sequence, list[Hypothesis]] = {}
     for sequence in sequences:
         scheduler.add(sequence)
@@ -145,7 +145,7 @@ def second_again() -> Sequence:
 
 def test_scoring_that_is_abandoned_gives_its_rows_back() -> None:
     """In the middle, with some of its targets ended."""
-    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS))
+    scheduler = Scheduler("encode", SchedulerLimits(max_batch_size=MAX_ROWS, max_batch_tokens=1024))
     engine, scoring = RowEngine(), make_scoring((5, 6))
     other = make_generation((7,), max_new_tokens=9, suppressed_tokens=(EOS,))
     scheduler.add(scoring)

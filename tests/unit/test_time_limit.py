@@ -22,7 +22,7 @@ ESTIMATE = Estimate(token_seconds=0.5, step_seconds=1.0)
 
 def make_scheduler() -> Scheduler:
     """A scheduler of an encoder-decoder model."""
-    return Scheduler("encode", SchedulerLimits(max_batch_size=4))
+    return Scheduler("encode", SchedulerLimits(max_batch_size=4, max_batch_tokens=1024))
 
 
 def test_hopeless_deadline_is_answered_at_once() -> None:

@@ -72,6 +72,39 @@ def test_new_caller_is_next_after_one_sequence() -> None:
     assert single in [take_next(queue), take_next(queue)]
 
 
+def test_waiting_does_not_win_over_fair_shares() -> None:
+    """Thousands that have risen are joined by who comes later, and by who had not waited long."""
+    queue = make_queue(*(make_sequence(caller="bulk") for _ in range(1000)))
+    before = make_sequence(caller="before", submitted_at=AGEING - 1.0)
+    queue.add(before)
+    later = make_sequence(caller="later", submitted_at=AGEING + 1.0)
+    low = make_sequence(caller="low", priority=Priority.LOW, submitted_at=AGEING + 1.0)
+    (first,) = queue.next_turns(AGEING, 1)
+    assert first.priority is Priority.HIGH
+    for sequence in (later, low):
+        queue.add(sequence)
+    turns = queue.next_turns(AGEING + 1.0, 1003)
+    assert {turn.sequence.caller for turn in turns[:3]} == {"bulk", "before", "later"}
+    assert {turn.priority for turn in turns[:-1]} == {Priority.HIGH}
+    assert turns[-1] == (Priority.LOW, low)
+    queue.take([turn.sequence for turn in turns[:-1]])
+    # With those gone, their class is as high as its priority again.
+    queue.add(make_sequence(caller="new", submitted_at=AGEING + 2.0))
+    assert [turn.priority for turn in queue.next_turns(AGEING + 2.0, 2)] == [
+        Priority.NORMAL,
+        Priority.LOW,
+    ]
+
+
+def test_what_has_risen_from_below_is_joined_by_all_above_it() -> None:
+    """Nobody is overtaken by one that came with a lower priority and no earlier."""
+    queue = make_queue(make_sequence(priority=Priority.LOW, caller="low"))
+    queue.next_turns(2 * AGEING, 1)
+    queue.add(make_sequence(priority=Priority.NORMAL, submitted_at=2 * AGEING, caller="normal"))
+    turns = queue.next_turns(2 * AGEING, 2)
+    assert {turn.priority for turn in turns} == {Priority.HIGH}
+
+
 def test_callers_share_by_work() -> None:
     """A caller of long sources gets as much work done as one of short sources, not as many."""
     queue = make_queue(
@@ -201,15 +234,10 @@ def test_lines_are_looked_through_only_when_somebody_rises() -> None:
     for now in (3.0, 4.0, 5.9):
         queue.next_turns(now, 3)
     assert looks == 0
-    assert [turn.priority for turn in queue.next_turns(6.0, 3)] == [
-        Priority.HIGH,
-        Priority.NORMAL,
-        Priority.NORMAL,
-    ]
+    assert [turn.priority for turn in queue.next_turns(6.0, 3)] == [Priority.HIGH] * 3
     looks = 0
-    queue.next_turns(6.9, 3)
+    queue.next_turns(60.0, 3)
     assert looks == 0
-    assert [turn.priority for turn in queue.next_turns(8.0, 3)] == [Priority.HIGH] * 3
 
 
 def test_small_call_is_next_after_one_sequence_of_a_large_one() -> None:
@@ -238,3 +266,15 @@ def test_calls_do_not_add_up_to_more_than_their_callers_share() -> None:
     assert callers.count("a") == callers.count("b") == 10
     for count in range(2, 21, 2):
         assert abs(callers[:count].count("a") - callers[:count].count("b")) <= 1
+
+
+def test_debts_end_with_the_choice_they_are_of() -> None:
+    """Who was served while nobody else waited is not behind newcomers an hour later."""
+    queue = make_queue(*(make_sequence(caller="a") for _ in range(100)))
+    queue.take([turn.sequence for turn in queue.next_turns(0.0, 90)])
+    queue.take([turn.sequence for turn in queue.next_turns(AGEING, 10)])  # they have risen
+    for _ in range(50):
+        queue.add(make_sequence(caller="b", submitted_at=3600.0))
+    last = make_sequence(caller="a", submitted_at=3600.0)
+    queue.add(last)
+    assert last in [turn.sequence for turn in queue.next_turns(3600.0, 2)]

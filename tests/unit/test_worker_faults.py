@@ -3,14 +3,17 @@
 import asyncio
 import collections
 import random
+from typing import Any
 
 import pytest
 import structlog
 
 from fakes import EOS, FakeClock, FakeEngine, make_submission, run_plainly
 from running_worker import PATIENCE_SECONDS, arrival, is_alive, make_worker, outcomes, running
+from seqserve import scheduler
 from seqserve.batch import Batch, Outcome
 from seqserve.errors import EngineError, UnavailableError
+from seqserve.intake import Intake
 from seqserve.metrics import Metrics
 from seqserve.search_state import Candidate
 from seqserve.sequence import Generation
@@ -211,3 +214,27 @@ async def test_worker_whose_gauges_fail_still_answers(monkeypatch: pytest.Monkey
     await asyncio.sleep(0)
     assert deaths == ["lost"]
     assert not worker.is_alive
+
+
+@pytest.mark.parametrize(
+    ("place", "name"), [(scheduler, "place"), (Intake, "resize"), (Intake, "add")]
+)
+async def test_fault_between_queue_and_batch_answers_all(
+    place: Any, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those who have left the queue and are in no batch yet hear of the end of the worker, too."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("planted")
+
+    worker = make_worker(FakeEngine())
+    monkeypatch.setattr(place, name, fail)
+    pairs = [make_submission() for _ in range(3)]
+    deaths: list[str] = []
+    worker.start(asyncio.get_running_loop(), lambda: deaths.append("died"))
+    worker.submit([sequence for sequence, _ in pairs])
+    answers = await outcomes([future for _, future in pairs])
+    assert [type(answer) for answer in answers] == [UnavailableError] * 3
+    await asyncio.wait_for(worker.join(), PATIENCE_SECONDS)
+    await asyncio.sleep(0)
+    assert deaths == ["died"]
