@@ -11,7 +11,7 @@ from seqserve.cache_budget import CacheExtent
 from seqserve.client import AsyncClient, CallError
 from seqserve.config import ServerConfig
 from seqserve.metrics import Metrics
-from seqserve.served_model import open_model
+from seqserve.model_opening import open_model
 from seqserve.v1 import generation_pb2
 from serving import MakeServer, source, status_of
 
@@ -79,8 +79,8 @@ def open_tiny(store: Path, name: str = "tiny", **settings: int) -> tuple[int, li
     assert gauge is not None
     lanes = []
     for worker in model.lanes.workers:
-        assert worker._budget is not None
-        lanes.append(worker._budget.max_bytes)
+        assert worker._scheduler._intake._budget is not None
+        lanes.append(worker._scheduler._intake._budget.max_bytes)
     return model.budget.max_bytes, lanes, gauge
 
 
@@ -97,9 +97,9 @@ def test_lanes_share_what_is_set_for_the_cache(store: Path) -> None:
 
 def test_lanes_share_the_memory(store: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By default a quarter of it; but each lane has what an input of full length takes."""
-    monkeypatch.setattr("seqserve.served_model.available_memory", lambda: 2**30)
+    monkeypatch.setattr("seqserve.lane_engine.available_memory", lambda: 2**30)
     assert open_tiny(store, lanes=2) == (2**27, [2**27] * 2, 2**28)
-    monkeypatch.setattr("seqserve.served_model.available_memory", lambda: 2**10)
+    monkeypatch.setattr("seqserve.lane_engine.available_memory", lambda: 2**10)
     model = open_model(store / "long" / "1", ServerConfig(threads=2, lanes=2), Metrics())
     assert model.budget is not None
     full = model.budget.bytes_for(CacheExtent(1, 200, 300))
