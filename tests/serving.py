@@ -29,6 +29,15 @@ class RunningServer:
         """Places held, in all models."""
         return sum(model.admission.num_outstanding for model in self.registry.models)
 
+    @property
+    def num_in_flight(self) -> float:
+        """Calls whose messages have arrived and which are not answered."""
+        return sum(
+            sample.value
+            for metric in self.metrics.requests_in_flight.collect()
+            for sample in metric.samples
+        )
+
     def count_calls(self, code: str, method: str | None = None) -> float:
         """Calls that were answered with a code, of all methods or of one."""
         return sum(

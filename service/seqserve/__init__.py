@@ -17,4 +17,10 @@ Shapes are written in one alphabet: B rows of the batch, K beams, S source lengt
 P cache capacity, V vocabulary, H heads, D head size, L layers, M model width.
 """
 
+import os
+
 __version__ = "0.1.0"
+
+# From its import on, onnxruntime reports to its maker: which graphs are opened and on what machine,
+# under an id that it keeps in the home directory. Whoever wants that sets the variable to 0.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

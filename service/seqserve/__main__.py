@@ -14,15 +14,17 @@ import seqserve
 from seqserve.access import open_access
 from seqserve.certificate import open_certificate
 from seqserve.commands import COMMANDS
-from seqserve.config import CONFIG_VARIABLE, ServerConfig, read_config
+from seqserve.config import ServerConfig
+from seqserve.config_source import CONFIG_VARIABLE, read_config
 from seqserve.errors import ConfigurationError, ModelFolderError
+from seqserve.loading_health import LoadingHealth
 from seqserve.logs import configure_logs
 from seqserve.memory import keep_freed_memory
 from seqserve.metrics import Metrics
 from seqserve.preflight_process import Preflights
 from seqserve.registry import Registry
-from seqserve.server import Ports, Server
-from seqserve.signals import LoadingInterrupt, StopSignals
+from seqserve.server import SERVICES, Ports, Server
+from seqserve.signals import STOPPED_EVENT, LoadingInterrupt, StopSignals
 from seqserve.store import find_folders
 
 _log = structlog.get_logger(__name__)
@@ -71,7 +73,7 @@ def serve(config_file: Path | None, **flags: Any) -> None:
         keep_freed_memory()
         exit_code = asyncio.run(_serve(config))
     except LoadingInterrupt as interrupt:
-        _log.info("stopped while loading models", signal=interrupt.name)
+        _log.info(STOPPED_EVENT, signal=interrupt.name)
         exit_code = 0
     except (ConfigurationError, ModelFolderError) as error:
         click.echo(f"error: {error}", err=True)
@@ -86,15 +88,18 @@ async def _serve(config: ServerConfig) -> int:
     # The server reads both again; what is wrong with them is told before models are opened.
     open_certificate(config)
     open_access(config)
-    with signals.interrupting():
-        if config.preflight:
-            Preflights(config).check_all(find_folders(config.models))
-        registry = Registry.open(config, metrics)
-    # What is here now stays: no collection need look through it again, while everybody waits.
-    gc.collect()
-    gc.freeze()
-    server = Server(registry, config, metrics)
-    ports = await server.start()
+    # Threads answer for the process before its event loop can, and until it does.
+    async with LoadingHealth(config, SERVICES) as loading_health:
+        with signals.interrupting():
+            if config.preflight:
+                Preflights(config).check_all(find_folders(config.models))
+            registry = Registry.open(config, metrics)
+        # What is here now stays: no collection need look through it again, while everybody waits.
+        gc.collect()
+        gc.freeze()
+        config = config.model_copy(update={"health_port": loading_health.port})
+        server = Server(registry, config, metrics, shares_health_port=True)
+        ports = await server.start()
     click.echo(_ready_line(config, registry, ports))
     sys.stdout.flush()
     return await server.run(signals)
@@ -103,9 +108,12 @@ async def _serve(config: ServerConfig) -> int:
 def _ready_line(config: ServerConfig, registry: Registry, ports: Ports) -> str:
     """One line for people and for programs that wait for it."""
     models = ",".join(model.label for model in registry.models)
+    scheme = "http" if config.tls_certificate is None else "https"
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    page = "" if ports.playground is None else f"playground={scheme}://{host}:{ports.playground}/ "
     return (
         f"seqserve ready: grpc={config.host}:{ports.grpc} health={config.host}:{ports.health} "
-        f"metrics={config.host}:{ports.metrics} models={models}"
+        f"metrics={config.host}:{ports.metrics} {page}models={models}"
     )
 
 

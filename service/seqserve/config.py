@@ -1,25 +1,12 @@
-"""The server's settings, defined once: flags, environment and file come from here.
+"""The server's settings, defined once: flags, environment and file come from here."""
 
-A setting ``max_batch_size`` is the flag ``--max-batch-size``, the variable
-``SEQSERVE_MAX_BATCH_SIZE`` and the key ``max_batch_size`` of the TOML file; the first that is set
-wins, in this order. An unknown one is an error, wherever it stands.
-"""
-
-import os
-import tomllib
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import pydantic
 
 from seqserve.device import Device
-from seqserve.errors import ConfigurationError
 
-PREFIX = "SEQSERVE_"
-CLIENT_VARIABLES = frozenset({"SEQSERVE_TARGET"})
-"""Variables with our prefix that the client's commands alone read; the server leaves them be."""
-CONFIG_VARIABLE = "SEQSERVE_CONFIG"
 _MAX_SECONDS = 86_400
 """A day; gRPC counts milliseconds in 32 bits."""
 
@@ -64,6 +51,22 @@ class ServerConfig(pydantic.BaseModel):
     metrics_port: int = pydantic.Field(
         default=9090, ge=0, le=65535, description="Prometheus metrics over HTTP; 0 picks one."
     )
+    playground: bool = pydantic.Field(
+        default=False,
+        description="Whether there is a page for people, over HTTP; needs seqserve[playground].",
+    )
+    playground_port: int = pydantic.Field(
+        default=8080,
+        ge=0,
+        le=65535,
+        description="The page and its calls, over HTTPS if TLS is on; 0 picks one.",
+    )
+    playground_hosts: str = pydantic.Field(
+        default="",
+        pattern=r"^$|^[\w.-]+(,[\w.-]+)*$",
+        description="Names by which browsers may reach the page, joined by commas, besides "
+        "localhost and addresses.",
+    )
     device: Device = pydantic.Field(
         default="cpu",
         description="Where models are computed; cuda needs seqserve[gpu] and models exported with "
@@ -92,7 +95,7 @@ class ServerConfig(pydantic.BaseModel):
         "sooner each is done. Not on cuda.",
     )
     max_batch_tokens: int = pydantic.Field(
-        default=512, ge=1, description="Source tokens of an encoder pass, padding included."
+        default=384, ge=1, description="Source tokens of an encoder pass, padding included."
     )
     max_stall_tokens: int = pydantic.Field(
         default=512,
@@ -106,14 +109,35 @@ class ServerConfig(pydantic.BaseModel):
         "quarter of the memory, on cuda of 2 GiB of the GPU, and at least what one input of full "
         "length takes.",
     )
+    response_cache_bytes: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="Bytes for answers that are kept for inputs that come again, of all models; "
+        "0: none are.",
+    )
+    deduplicate: bool = pydantic.Field(
+        default=False,
+        description="Whether equal inputs that come at the same time are computed once.",
+    )
     priority_ageing_seconds: float = pydantic.Field(
         default=5.0,
         gt=0,
         le=_MAX_SECONDS,
-        description="After so long a waiting input counts as one priority class higher.",
+        description="After so long waiting inputs of a priority count as one class higher.",
     )
     max_outstanding: int = pydantic.Field(
         default=2048, ge=1, description="Inputs a model works on or queues before it refuses."
+    )
+    max_outstanding_tokens: int = pydantic.Field(
+        default=1_048_576,
+        ge=1,
+        description="Source tokens of these inputs; one request can have no more of them.",
+    )
+    max_outstanding_bytes: int = pydantic.Field(
+        default=0,
+        ge=0,
+        description="Bytes of the messages that the server works on or queues, of all models; "
+        "0: 32 of max_message_bytes.",
     )
     max_inputs_per_request: int = pydantic.Field(
         default=256, ge=1, description="Inputs in one request."
@@ -139,7 +163,13 @@ class ServerConfig(pydantic.BaseModel):
         default=8_388_608,
         ge=1024,
         le=2**31 - 1,
-        description="Largest request message; also the most that token embeddings in a reply take.",
+        description="Largest request message; also the most that token embeddings or weights of "
+        "attention in a reply take.",
+    )
+    max_attention_bytes: int = pydantic.Field(
+        default=268_435_456,
+        ge=1,
+        description="Memory for the weights of attention of one call, before they are reduced.",
     )
     drain_seconds: float = pydantic.Field(
         default=30.0,
@@ -180,6 +210,25 @@ class ServerConfig(pydantic.BaseModel):
         le=_MAX_SECONDS,
         description="After so long clients connect again, to spread over replicas and to show "
         "their certificates; calls under way are finished.",
+    )
+    keepalive_seconds: float = pydantic.Field(
+        default=60.0,
+        ge=0.1,
+        le=_MAX_SECONDS,
+        description="After so long without a word of a client it is asked whether it is there.",
+    )
+    keepalive_timeout_seconds: float = pydantic.Field(
+        default=20.0,
+        ge=0.1,
+        le=_MAX_SECONDS,
+        description="Time to answer that; else its connection and its calls are ended.",
+    )
+    min_ping_seconds: float = pydantic.Field(
+        default=30.0,
+        ge=0,
+        le=_MAX_SECONDS,
+        description="Clients, or proxies, that ask more often than this whether the server is "
+        "there are sent away.",
     )
     max_connection_streams: int = pydantic.Field(
         default=4096,
@@ -230,6 +279,11 @@ class ServerConfig(pydantic.BaseModel):
                 f"max_inputs_per_request ({self.max_inputs_per_request}) exceeds "
                 f"max_outstanding ({self.max_outstanding})"
             )
+        if 0 < self.max_outstanding_bytes < self.max_message_bytes:
+            raise ValueError(
+                f"max_message_bytes ({self.max_message_bytes}) exceeds max_outstanding_bytes "
+                f"({self.max_outstanding_bytes})"
+            )
         if self.max_num_beams > self.max_batch_size:
             raise ValueError(
                 f"max_num_beams ({self.max_num_beams}) exceeds max_batch_size "
@@ -239,67 +293,11 @@ class ServerConfig(pydantic.BaseModel):
             raise ValueError("tls_certificate and tls_key must be set together")
         if self.tls_client_ca is not None and self.tls_certificate is None:
             raise ValueError("tls_client_ca has an effect with tls_certificate and tls_key only")
+        if self.playground_hosts and not self.playground:
+            raise ValueError("playground_hosts has an effect with playground only")
         if self.device == "cuda" and self.lanes > 1:
             raise ValueError(
                 f"lanes ({self.lanes}) must be 1 with device cuda: lanes would wait for each other "
                 "on the one device"
             )
         return self
-
-
-def read_config(
-    flags: Mapping[str, Any],
-    file: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-) -> ServerConfig:
-    """Reads the settings from flags, environment and file.
-
-    Args:
-        flags: Settings given on the command line, by name.
-        file: A TOML file, if given.
-        environment: The environment; the process's own by default.
-
-    Raises:
-        ConfigurationError: A setting is unknown or out of range; the message says where it stands.
-    """
-    environment = os.environ if environment is None else environment
-    settings: dict[str, Any] = {}
-    origins: dict[str, str] = {}
-    for name, value, origin in [
-        *_file_settings(file),
-        *_environment_settings(environment),
-        *((name, value, f"--{name.replace('_', '-')}") for name, value in flags.items()),
-    ]:
-        if name not in ServerConfig.model_fields:
-            known = ", ".join(sorted(ServerConfig.model_fields))
-            raise ConfigurationError(f"{origin} is no setting; there are: {known}")
-        settings[name], origins[name] = value, origin
-    try:
-        return ServerConfig.model_validate(settings)
-    except pydantic.ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False):
-            name = str(problem["loc"][0]) if problem["loc"] else ""
-            problems.append(f"{origins.get(name, 'settings')}: {problem['msg']}")
-        raise ConfigurationError("; ".join(problems)) from error
-
-
-def _file_settings(file: Path | None) -> list[tuple[str, Any, str]]:
-    if file is None:
-        return []
-    try:
-        settings = tomllib.loads(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"{file} cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise ConfigurationError(f"{file} is not TOML: {error}") from error
-    return [(name, value, f"{name} in {file}") for name, value in settings.items()]
-
-
-def _environment_settings(environment: Mapping[str, str]) -> list[tuple[str, Any, str]]:
-    ignored = CLIENT_VARIABLES | {CONFIG_VARIABLE}
-    return [
-        (name.removeprefix(PREFIX).lower(), value, name)
-        for name, value in sorted(environment.items())
-        if name.startswith(PREFIX) and name not in ignored
-    ]

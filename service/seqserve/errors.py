@@ -15,6 +15,7 @@ SeqserveError
  +-- NoTokenLeftError        options bar every token; a servicer says whose (never on the wire)
  +-- EngineError             the computation failed; details go to the log only
  |    +-- NonFiniteError     it came to NaN or infinity
+ +-- PassInterruptedError    a computation ended that nobody waits for (never on the wire)
  +-- ModelFolderError        a model folder cannot be served (start-up, never on the wire)
  +-- ConfigurationError      flags, environment or file are wrong (start-up, never on the wire)
 """
@@ -96,6 +97,10 @@ class EngineError(SeqserveError):
 
 class NonFiniteError(EngineError):
     """The computation came to NaN or infinity; metrics count it by itself."""
+
+
+class PassInterruptedError(SeqserveError):
+    """A computation was ended, since all who had waited for it have gone."""
 
 
 class ModelFolderError(SeqserveError):

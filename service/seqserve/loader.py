@@ -25,9 +25,10 @@ from seqserve.errors import (
 )
 from seqserve.memory import give_back_freed_memory
 from seqserve.metrics import Metrics
+from seqserve.model_opening import open_model
 from seqserve.preflight_process import Preflights
 from seqserve.registry import Registry
-from seqserve.served_model import ServedModel, open_model
+from seqserve.served_model import ServedModel
 from seqserve.store import LABELS_FILE, Key, Labels, read_labels, scan
 
 _log = structlog.get_logger(__name__)
@@ -134,7 +135,7 @@ class Loader:
     async def close(self) -> None:
         """Waits until versions that were unloaded have ended; call ``cancel`` first."""
         await asyncio.gather(*self._loads, return_exceptions=True)
-        await asyncio.gather(*self._drains.values())
+        await asyncio.gather(*self._drains.values(), return_exceptions=True)
 
     async def _finish(self, work: Coroutine[Any, Any, _Result]) -> _Result:
         """Does something that does not end with its caller."""
@@ -152,8 +153,7 @@ class Loader:
 
     def _forget(self, task: asyncio.Task[Any]) -> None:
         self._loads.discard(task)
-        if not task.cancelled():
-            task.exception()  # it was logged, and its caller may be gone
+        _retrieve(task)
 
     async def _load(self, name: str, version: str) -> ServedModel:
         async with self._turn:
@@ -161,7 +161,7 @@ class Loader:
                 raise ModelLoadedError(f"version {version} of model {name!r} is served already")
             folder = await self._find_folder(name, version)
             if drain := self._drains.get((name, version)):
-                await asyncio.shield(drain)
+                await asyncio.wait([drain])  # whatever becomes of it
             started_at = time.monotonic()
             try:
                 model = await self._open(folder)
@@ -208,6 +208,7 @@ class Loader:
                 self._metrics,
                 num_models=num_models,
                 is_rehearsed=True,
+                response_cache=self._registry.response_cache,
             )
         except (ModelFolderError, ConfigurationError) as error:
             raise ModelRefusedError(str(error)) from error
@@ -230,6 +231,7 @@ class Loader:
                 )
             self._registry.remove(model)
             drain = asyncio.create_task(self._drain(model))
+            drain.add_done_callback(_retrieve)
             self._drains[name, version] = drain
         await self._on_change()
         return drain
@@ -237,11 +239,22 @@ class Loader:
     async def _drain(self, model: ServedModel) -> None:
         """Lets requests that have found a model end, then its workers."""
         key, label = (model.manifest.name, model.manifest.version), model.label
-        await model.admission.wait_until_idle()
-        model.lanes.close()
-        await model.lanes.join()
-        model.metrics.retire()
-        del model
-        await asyncio.to_thread(give_back_freed_memory)
+        try:
+            await model.admission.wait_until_idle()
+            model.lanes.close()
+            await model.lanes.join()
+            model.metrics.retire()
+            del model
+            await asyncio.to_thread(give_back_freed_memory)
+        except Exception:
+            _log.exception("model was not unloaded in full", model=label)
+            raise
+        finally:
+            del self._drains[key]
         _log.info("model unloaded", model=label)
-        del self._drains[key]
+
+
+def _retrieve(task: asyncio.Task[Any]) -> None:
+    """Takes note of what a task ended with: it was logged, and its caller may be gone."""
+    if not task.cancelled():
+        task.exception()

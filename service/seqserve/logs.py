@@ -1,7 +1,11 @@
 """Structured logs on stderr: readable on a terminal, JSON lines elsewhere."""
 
+import contextlib
+import io
 import logging
+import os
 import sys
+from typing import TextIO, cast
 
 import structlog
 
@@ -37,10 +41,45 @@ def configure_logs(config: ServerConfig) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(
             logging.getLevelNamesMapping()[config.log_level.upper()]
         ),
-        logger_factory=structlog.PrintLoggerFactory(file=sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", _Lines(sys.stderr))),
         cache_logger_on_first_use=False,
     )
     logging.getLogger().handlers = [_Forwarder(logging.WARNING)]
+
+
+class _Lines(io.TextIOBase):
+    """A stream that loses what cannot be written: its reader may be gone, or its disk full.
+
+    The calls that the lines are about go on.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Writes as much as there is somebody to read."""
+        with contextlib.suppress(OSError, ValueError):  # ValueError: it is closed
+            try:
+                self._stream.write(text)
+            except BrokenPipeError:
+                self._give_up()
+        return len(text)
+
+    def flush(self) -> None:
+        """Has what was written read."""
+        with contextlib.suppress(OSError, ValueError):
+            try:
+                self._stream.flush()
+            except BrokenPipeError:
+                self._give_up()
+
+    def _give_up(self) -> None:
+        """Nobody will ever read: what else is written there is lost without a fault, too.
+
+        The interpreter itself may write at its end, and would turn the exit code into 120.
+        """
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), self._stream.fileno())
 
 
 class _Forwarder(logging.Handler):

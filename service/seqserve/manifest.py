@@ -11,6 +11,7 @@ from typing import Annotated, Literal, Self
 import pydantic
 
 from seqserve.errors import ModelFolderError
+from seqserve.explanation_record import ExplanationRecord
 from seqserve.task_record import (
     ClassificationRecord,
     Count,
@@ -129,6 +130,9 @@ class Manifest(Record):
     token_classification: TokenClassificationRecord | None = None
     reranking: RerankingRecord | None = None
     mask_filling: MaskFillingRecord | None = None
+    explanation: ExplanationRecord | None = None
+    """What tells of its attention; None where export was asked to leave that out, and in older
+    folders."""
     is_batch_invariant: bool
     """Whether export found results bit-identical alone and in mixed batches on its machine."""
     verification: Annotated[tuple[VerificationRecord, ...], pydantic.Field(strict=False)]
@@ -150,6 +154,9 @@ class Manifest(Record):
         mask_filling = self.mask_filling
         if mask_filling and mask_filling.mask_token_id >= self.source_vocabulary_size:
             raise ValueError("mask_token_id is not in the source vocabulary")
+        explanation = self.explanation
+        if explanation and bool(explanation.num_decoder_layers) != (self.generation is not None):
+            raise ValueError("decoder layers and section generation must come together")
         if len(self.tasks) > 1:
             raise ValueError("tasks of different graphs cannot be combined in one model")
         for name in self.file_names():
@@ -176,6 +183,8 @@ class Manifest(Record):
             names.append(self.embedding.embed_graph)
         if self.prediction is not None:
             names.append(self.prediction.graph)
+        if self.explanation is not None:
+            names.append(self.explanation.graph)
         return names
 
     @property
@@ -207,7 +216,7 @@ def read_manifest(folder: Path) -> Manifest:
     except pydantic.ValidationError as error:
         raise ModelFolderError(f"{path} is malformed: {_describe(error)}") from error
     for name, record in manifest.files.items():
-        _check_file(folder / name, record)
+        check_file(folder / name, record)
     return manifest
 
 
@@ -218,7 +227,12 @@ def make_file_record(path: Path) -> FileRecord:
     return FileRecord(size_bytes=path.stat().st_size, sha256=digest)
 
 
-def _check_file(path: Path, record: FileRecord) -> None:
+def check_file(path: Path, record: FileRecord) -> None:
+    """Checks that a file is the one that the manifest lists.
+
+    Raises:
+        ModelFolderError: It is absent, or its size or SHA-256 differs.
+    """
     if not path.is_file():
         raise ModelFolderError(f"{path} is listed in the manifest but does not exist")
     found = make_file_record(path)

@@ -1,9 +1,10 @@
 """Tries a model in a process that may crash: ``python -m seqserve.preflight FOLDER [SETTINGS]``.
 
 A graph is code: onnxruntime may be made to crash by one, or to take all memory. So a model is read,
-checked, opened and run once here, with bounded time and memory, before a server does the same. The
-last line of the output is a JSON object: ``{"model": "tiny/2", "seconds": 0.8, "peak_bytes": ...}``
-or ``{"error": "..."}``; the exit code is 0 if the model can be served and 1 if not.
+checked, opened and run once here, with bounded time and memory, before a server does the same; its
+explain graph, too, which a server opens only when somebody asks. The last line of the output is a
+JSON object: ``{"model": "tiny/2", "seconds": 0.8, "peak_bytes": ...}`` or ``{"error": "..."}``; the
+exit code is 0 if the model can be served and 1 if not.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from seqserve.config import ServerConfig
 from seqserve.errors import ConfigurationError, ModelFolderError
 from seqserve.logs import configure_logs
 from seqserve.metrics import Metrics
-from seqserve.served_model import open_model
+from seqserve.model_opening import open_model
 
 _SLACK_SECONDS = 5
 """The parent has ended it long before; this is for a parent that is gone."""
@@ -40,6 +41,8 @@ def main(arguments: list[str]) -> int:
     started_at = time.monotonic()
     try:
         model = open_model(folder, config, Metrics(), is_rehearsed=True)
+        if model.explainer is not None:
+            model.explainer.rehearse()
     except (ModelFolderError, ConfigurationError) as error:
         return _say(1, error=str(error))
     except MemoryError:

@@ -13,9 +13,17 @@ import structlog
 from seqserve.call_record import note_model
 from seqserve.config import ServerConfig
 from seqserve.device import check_device
-from seqserve.errors import ModelFolderError, ModelNotFoundError, UnsupportedTaskError
+from seqserve.errors import (
+    InvalidRequestError,
+    ModelFolderError,
+    ModelNotFoundError,
+    UnsupportedTaskError,
+)
 from seqserve.metrics import Metrics
-from seqserve.served_model import ServedModel, open_model
+from seqserve.model_opening import open_model
+from seqserve.response_cache import ResponseCache
+from seqserve.served_model import ServedModel
+from seqserve.session import available_cpus
 from seqserve.store import LABELS_FILE, STABLE, Key, Labels, find_folders, read_labels
 from seqserve.task_record import Task
 
@@ -25,7 +33,16 @@ _log = structlog.get_logger(__name__)
 class Registry:
     """All served models of a server. What holds: every label means a version that is served."""
 
-    def __init__(self, models: list[ServedModel]) -> None:
+    def __init__(
+        self, models: list[ServedModel], response_cache: ResponseCache | None = None
+    ) -> None:
+        """Serves models.
+
+        Args:
+            models: At the beginning.
+            response_cache: Where the answers of all models are kept; None: nowhere.
+        """
+        self.response_cache = response_cache
         self._models: dict[str, dict[str, ServedModel]] = {}
         self._labels: dict[str, Labels] = {}
         self._on_death: Callable[[str], None] | None = None
@@ -44,12 +61,22 @@ class Registry:
         check_device(config.device)
         folders = find_folders(config.models)
         models = []
+        cache = None
+        if config.response_cache_bytes:
+            cache = ResponseCache(config.response_cache_bytes, metrics)
         for folder in folders:
-            models.append(open_model(folder, config, metrics, num_models=len(folders)))
+            models.append(
+                open_model(folder, config, metrics, num_models=len(folders), response_cache=cache)
+            )
             budget = models[-1].budget
             cache_bytes = {} if budget is None else {"cache_bytes": budget.max_bytes}
-            _log.info("model opened", model=models[-1].label, **cache_bytes)
-        registry = cls(models)
+            _log.info(
+                "model opened",
+                model=models[-1].label,
+                threads=config.threads or available_cpus(),
+                **cache_bytes,
+            )
+        registry = cls(models, cache)
         for name, versions in registry._models.items():
             labels = read_labels(config.models / name)
             if pending := registry.set_labels(name, labels):
@@ -84,7 +111,8 @@ class Registry:
             task: What it must be able to do; None for anything.
 
         Raises:
-            ModelNotFoundError: No such model or version, or an empty name leaves a choice.
+            InvalidRequestError: An empty name leaves a choice.
+            ModelNotFoundError: No such model or version.
             UnsupportedTaskError: The model cannot do the task.
         """
         if not name:
@@ -129,8 +157,10 @@ class Registry:
         ]
         if len(names) != 1:
             what = f"models that {task}" if task else "models"
-            found = ", ".join(names) or "none"
-            raise ModelNotFoundError(f"`model_name` is empty, but the {what} are: {found}")
+            message = f"`model_name` is empty, but the {what} are: {', '.join(names) or 'none'}"
+            raise (
+                InvalidRequestError("model_name", message) if names else ModelNotFoundError(message)
+            )
         return names[0]
 
     def start(self, on_death: Callable[[str], None]) -> None:
@@ -154,12 +184,17 @@ class Registry:
         self._models = dict(sorted({**self._models, manifest.name: ordered}.items()))
 
     def remove(self, model: ServedModel) -> None:
-        """Has no request find a version any more; its workers go on with what they have."""
+        """Has no request find a version any more, and forgets the answers that it has kept.
+
+        Its workers go on with what they have.
+        """
         assert not self.labels_of(model), f"{model.label} has a label"
         versions = self._models[model.manifest.name]
         del versions[model.manifest.version]
         if not versions:
             del self._models[model.manifest.name]
+        if model.shared_answers is not None:
+            model.shared_answers.close()
 
     def set_labels(self, name: str, labels: Mapping[str, str]) -> Labels:
         """Replaces the labels of a model's versions.

@@ -113,6 +113,16 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text).ids
         return ids
 
+    def encode_all(self, texts: Sequence[str]) -> list[Any]:
+        """Tokens of texts with special tokens, as the library's encodings, without offsets.
+
+        Other threads run meanwhile: the library holds Python's lock for a text alone, but not for
+        several.
+        """
+        if isinstance(self._tokenizer, tokenizers.Tokenizer):
+            return self._tokenizer.encode_batch_fast(list(texts))
+        return [self._tokenizer.encode(text) for text in texts]
+
     def encode_plain(self, text: str) -> tuple[int, ...]:
         """Token ids of a text, without special tokens around it."""
         return tuple(self._tokenizer.encode(text, add_special_tokens=False).ids)
@@ -209,6 +219,10 @@ class Tokenizer:
     def entry(self, token_id: int) -> str:
         """The vocabulary entry of an id; empty if it has none."""
         return self._tokenizer.id_to_token(token_id) or ""
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether an id is one that texts are decoded without."""
+        return token_id in self._special_ids
 
     def ends_in_bytes(self, token_ids: list[int]) -> bool:
         """Whether the last token of the text is a byte, like ``<0xE6>``.

@@ -15,7 +15,7 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from processes import read_metrics, start_process
+from processes import free_port, read_metrics, start_process
 from seqserve.config import ServerConfig
 from seqserve.errors import ModelFolderError
 from seqserve.manifest import MANIFEST_FILE
@@ -124,6 +124,39 @@ def test_signal_while_models_are_opened_exits_0(
     assert process.returncode == 0, errors
     assert f'"signal": "{number.name}", "event": "stopped while loading models"' in errors
     assert (output, errors.count("\n")) == ("", 1)
+
+
+def test_health_before_models_are_open(store: Path, tmp_path: Path) -> None:
+    """The process lives and no service serves; calls are UNAVAILABLE."""
+    copy = tmp_path / "store"
+    shutil.copytree(store / "tiny", copy / "tiny")
+    (copy / "zebra" / "1").mkdir(parents=True)
+    os.mkfifo(copy / "zebra" / "1" / "seqserve.json")  # whoever opens it waits for a writer
+    port, health_port = free_port(), free_port()
+    process = start_process(
+        copy, "--no-preflight", "--port", str(port), "--health-port", str(health_port)
+    )
+    try:
+        assert process.stderr is not None
+        assert '"model": "tiny/1"' in process.stderr.readline()
+        with grpc.insecure_channel(f"127.0.0.1:{health_port}") as channel:
+            stub = health_pb2_grpc.HealthStub(channel)
+            states = [
+                stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10.0).status
+                for name in ("", "seqserve.v1.GenerationService")
+            ]
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = generation_pb2_grpc.GenerationServiceStub(channel).Generate
+            with pytest.raises(grpc.RpcError) as caught:
+                call(generation_pb2.GenerateRequest(model_name="tiny"), timeout=10.0)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+    finally:
+        process.kill()
+    kind = health_pb2.HealthCheckResponse
+    assert states == [kind.SERVING, kind.NOT_SERVING]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert process.returncode == 0
 
 
 def test_port_in_use_is_one_line_and_exit_2(store: Path) -> None:

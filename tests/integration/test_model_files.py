@@ -2,18 +2,20 @@
 
 import os
 import random
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import onnx
 import pytest
+from tokenizers import Tokenizer
 
 from seqserve.config import ServerConfig
 from seqserve.errors import ModelFolderError
 from seqserve.graph_file import external_locations
 from seqserve.metrics import Metrics
-from seqserve.served_model import open_model
+from seqserve.model_opening import open_model
 from served_folders import copy_version, seal
 
 CONFIG = ServerConfig(threads=1, lanes=1)
@@ -192,4 +194,25 @@ def test_model_that_computes_no_numbers_is_refused(folder: Path) -> None:
     seal(folder)
     assert refusal(folder) == (
         f"{folder} cannot be computed: the model returned logits that are not finite"
+    )
+
+
+def test_weights_that_end_too_soon_are_refused(folder: Path) -> None:
+    """Even if the manifest lists them as they are."""
+    weights = folder / "weights.data"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    assert "weights.data is not the file of the manifest" in refusal(folder)
+    seal(folder)
+    assert "encode.onnx is rejected by onnxruntime: " in refusal(folder)
+
+
+def test_tokenizer_that_knows_more_than_the_model_is_refused(folder: Path) -> None:
+    """Its last tokens would read beyond the embeddings."""
+    path = folder / "tokenizer.json"
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.add_tokens(["one too many", "two too many"])
+    tokenizer.save(str(path))
+    seal(folder)
+    assert re.fullmatch(
+        rf"{folder}: the tokenizer has \d+ entries, but the model embeds only \d+", refusal(folder)
     )

@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from seqserve.config import ServerConfig, read_config
+from seqserve.config import ServerConfig
+from seqserve.config_source import read_config
 from seqserve.errors import ConfigurationError
 from seqserve.transport import channel_options
 
@@ -124,6 +125,9 @@ def test_half_of_what_tls_needs_is_refused() -> None:
         ("handshake_seconds", 0),
         ("handshake_seconds", 86401),
         ("max_connection_age_seconds", "inf"),
+        ("keepalive_seconds", 0),
+        ("keepalive_timeout_seconds", "inf"),
+        ("min_ping_seconds", -1),
         ("max_connection_streams", 0),
         ("max_connection_streams", 2**31),
         ("threads", 1025),
@@ -149,6 +153,9 @@ def test_largest_values_are_what_grpc_takes() -> None:
         "max_message_bytes": 2**31 - 1,
         "handshake_seconds": 86400,
         "max_connection_age_seconds": 86400,
+        "keepalive_seconds": 86400,
+        "keepalive_timeout_seconds": 86400,
+        "min_ping_seconds": 86400,
         "max_connection_streams": 2**31 - 1,
     }
     config = read_config(largest, None, {})
@@ -183,3 +190,10 @@ def test_files_that_cannot_be_read_are_named(tmp_path: Path) -> None:
     assert refusal(file=broken).startswith(f"{broken} is not TOML: ")
     broken.write_bytes(b"host = '\xff'")
     assert refusal(file=broken).startswith(f"{broken} is not TOML: ")
+
+
+def test_message_that_could_never_be_taken_is_refused() -> None:
+    """Whoever sends one would be told to try again later, for ever."""
+    message = refusal({"max_message_bytes": 2048, "max_outstanding_bytes": 2047})
+    assert "max_message_bytes (2048) exceeds max_outstanding_bytes (2047)" in message
+    assert read_config({"max_message_bytes": 2**31 - 1}, None, {}).max_outstanding_bytes == 0

@@ -87,6 +87,23 @@ def test_half_of_a_clients_certificate_is_refused(name: str) -> None:
     assert Connection(tls=True, certificate=b"pem", private_key=b"pem").credentials()
 
 
+@pytest.mark.parametrize("name", ["keepalive_seconds", "keepalive_timeout_seconds"])
+@pytest.mark.parametrize("value", [0, 86_401, float("nan")])
+def test_keepalive_out_of_range_is_refused(name: str, value: float) -> None:
+    """The message names the setting and its range; gRPC would take something else."""
+    settings: dict[str, Any] = {name: value}
+    message = f"`{name}` must be at least 0.1 and at most 86400, but is {value}"
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Connection(**settings)
+
+
+def test_keepalive_is_told_to_grpc() -> None:
+    """In milliseconds."""
+    options = dict(Connection(keepalive_seconds=0.5, keepalive_timeout_seconds=86400).options())
+    assert options["grpc.keepalive_time_ms"] == 500
+    assert options["grpc.keepalive_timeout_ms"] == 86_400_000
+
+
 async def test_both_clients_refuse_when_made() -> None:
     """Not with the first call."""
     for kind in (Client, AsyncClient):
@@ -94,3 +111,18 @@ async def test_both_clients_refuse_when_made() -> None:
             kind("server:1", token="secret")
         with pytest.raises(ValueError, match="with TLS only"):
             kind("localhost:1", root_certificates=b"pem")
+
+
+@pytest.mark.parametrize(("target", "allowed"), [("localhost:1", 0), ("server:1", 1)])
+def test_large_calls_are_sent_again_and_local_ones_to_no_proxy(target: str, allowed: int) -> None:
+    """GRPC would retry nothing above 256 KiB, and send a token through the environment's proxy."""
+    options = dict(Connection(target=target).options())
+    assert options["grpc.enable_http_proxy"] == allowed
+    assert options["grpc.per_rpc_retry_buffer_size"] == options["grpc.max_receive_message_length"]
+
+
+def test_health_is_watched_unless_a_proxy_balances() -> None:
+    """Behind one the end of one server would be taken for that of all."""
+    assert dict(Connection().options())["grpc.inhibit_health_checking"] == 0
+    options = dict(Connection(watches_health=False).options())
+    assert options["grpc.inhibit_health_checking"] == 1

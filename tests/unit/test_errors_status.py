@@ -20,6 +20,7 @@ from seqserve.errors import (
     ModelNotFoundError,
     NoTokenLeftError,
     OverloadedError,
+    PassInterruptedError,
     PermissionDeniedError,
     SeqserveError,
     UnauthenticatedError,
@@ -29,8 +30,8 @@ from seqserve.errors import (
 from seqserve.servicers.status import Status, to_status
 
 START_UP_ONLY = {ModelFolderError, ConfigurationError}
-INSIDE_ONLY = {NoTokenLeftError}
-"""What servicers turn into another error."""
+INSIDE_ONLY = {NoTokenLeftError, PassInterruptedError}
+"""What servicers turn into another error, or what nobody waits for."""
 SECRET = "secret/path"
 
 

@@ -4,6 +4,8 @@ import contextvars
 import io
 import json
 import logging
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -88,3 +90,53 @@ def test_callers_that_have_gone_are_no_errors(monkeypatch: pytest.MonkeyPatch) -
             except Exception:
                 logger.exception("raised by a servicer method")
     assert [entry["log_level"] for entry in logs] == ["debug", "error"]
+
+
+class GoneStream(io.StringIO):
+    """A pipe whose reader has ended."""
+
+    def write(self, text: str) -> int:
+        """Fails."""
+        raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_log_that_nobody_reads_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What cannot be written is lost, and whoever wrote it goes on."""
+    closed = io.StringIO()
+    closed.close()
+    try:
+        for stream in (GoneStream(), closed):
+            monkeypatch.setattr(sys, "stderr", stream)
+            configure_logs(ServerConfig.model_validate({"models": "models", "log_format": "json"}))
+            structlog.get_logger().error("step failed")
+            logging.getLogger("grpc").error("lost")
+    finally:
+        structlog.reset_defaults()
+
+
+_UNREAD = """
+import sys
+import structlog
+from seqserve.config import ServerConfig
+from seqserve.logs import configure_logs
+
+configure_logs(ServerConfig.model_validate({"models": "models", "log_format": "json"}))
+sys.stdin.readline()
+structlog.get_logger().error("nobody reads this")
+sys.stderr.write("nor this, which waits for its end of line")
+"""
+
+
+def test_what_is_left_for_nobody_changes_no_exit_code() -> None:
+    """The interpreter itself may write at its end, and flushes what is left."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _UNREAD],
+        stdin=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    assert process.stdin is not None
+    assert process.stderr is not None
+    process.stderr.close()
+    process.stdin.close()
+    assert process.wait(timeout=60) == 0

@@ -33,7 +33,17 @@ def test_help_names_every_command(flag: str) -> None:
     result = CliRunner().invoke(main, [flag])
     assert result.exit_code == 0
     heads = {"classify", "tag", "rerank", "fill-mask"}
-    others = {"serve", "generate", "score", "embed", "models", "load", "unload", "tokenize"}
+    others = {
+        "serve",
+        "attend",
+        "generate",
+        "score",
+        "embed",
+        "models",
+        "load",
+        "unload",
+        "tokenize",
+    }
     assert set(main.commands) == others | heads
     assert all(f"\n  {name} " in result.stdout for name in main.commands)
 

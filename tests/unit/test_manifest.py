@@ -1,6 +1,7 @@
 """The manifest: what was written is read back, and what was altered is refused."""
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -270,6 +271,10 @@ def test_malformed_json_is_refused(content: bytes, folder: Path) -> None:
         ("generation", "num_beams", 0, "generation.num_beams: Input should be greater than"),
         ("generation", "repetition_penalty", 0.001, "generation.repetition_penalty: Input should"),
         ("generation", "repetition_penalty", 1e12, "generation.repetition_penalty: Input should"),
+        ("generation", "length_penalty", 5.5, "generation.length_penalty: Input should be less"),
+        ("generation", "length_penalty", -6.0, "generation.length_penalty: Input should be great"),
+        ("generation", "length_penalty", math.nan, "generation.length_penalty: Input should be"),
+        ("generation", "max_target_length", 2**16 + 1, "generation.max_target_length: Input"),
         ("generation", "temperature", 0.0, "generation.temperature: Input should be greater than"),
         ("generation", "top_p", 1.5, "generation.top_p: Input should be less than or equal to 1"),
         ("generation", "top_k", -1, "generation.top_k: Input should be greater than or equal to 0"),

@@ -7,7 +7,7 @@ import pytest
 from fakes import FakeEngine, make_generation_record
 from running_worker import make_worker
 from seqserve.admission import Admission
-from seqserve.errors import ModelNotFoundError
+from seqserve.errors import InvalidRequestError, ModelNotFoundError
 from seqserve.lanes import Lanes
 from seqserve.manifest import FileRecord, Manifest, Provenance
 from seqserve.metrics import Metrics
@@ -45,6 +45,7 @@ def make_model(version: str, name: str = "tiny") -> ServedModel:
         target_tokenizer=NOTHING,
         lanes=Lanes([make_worker(FakeEngine())]),
         admission=Admission(1),
+        token_admission=Admission(1, noun="tokens"),
         metrics=ModelMetrics(Metrics(), name, version),
         budget=None,
         is_batch_invariant=True,
@@ -63,7 +64,7 @@ def found(registry: Registry, version: str = "", name: str = "tiny") -> str:
 
 def refusal(registry: Registry, version: str = "", name: str = "tiny") -> str:
     """The message with which a request is refused."""
-    with pytest.raises(ModelNotFoundError) as caught:
+    with pytest.raises((InvalidRequestError, ModelNotFoundError)) as caught:
         found(registry, version, name)
     return str(caught.value)
 

@@ -12,44 +12,17 @@ import grpc
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.loader import Loader
-from seqserve.manifest import Manifest
 from seqserve.registry import Registry
 from seqserve.served_model import ServedModel
-from seqserve.servicers.requests import (
+from seqserve.servicers.input_check import (
     check_count,
     check_text,
     check_token_count,
     check_token_ids,
 )
-from seqserve.task_record import (
-    ClassificationRecord,
-    EmbeddingRecord,
-    GenerationRecord,
-    MaskFillingRecord,
-    RerankingRecord,
-    Task,
-    TokenClassificationRecord,
-)
+from seqserve.servicers.model_description import describe
 from seqserve.tokenizer import TokenSpan
 from seqserve.v1 import model_pb2, model_pb2_grpc
-
-_TASKS = {
-    Task.GENERATE: model_pb2.TASK_GENERATE,
-    Task.EMBED: model_pb2.TASK_EMBED,
-    Task.CLASSIFY: model_pb2.TASK_CLASSIFY,
-    Task.CLASSIFY_TOKENS: model_pb2.TASK_CLASSIFY_TOKENS,
-    Task.RERANK: model_pb2.TASK_RERANK,
-    Task.FILL_MASK: model_pb2.TASK_FILL_MASK,
-}
-_PROBLEM_TYPES = {
-    "single_label": model_pb2.PROBLEM_TYPE_SINGLE_LABEL,
-    "multi_label": model_pb2.PROBLEM_TYPE_MULTI_LABEL,
-    "regression": model_pb2.PROBLEM_TYPE_REGRESSION,
-}
-_ACTIVATIONS = {
-    "sigmoid": model_pb2.RERANKING_ACTIVATION_SIGMOID,
-    "identity": model_pb2.RERANKING_ACTIVATION_IDENTITY,
-}
 
 
 class ModelServicer(model_pb2_grpc.ModelServiceServicer):
@@ -117,28 +90,12 @@ class ModelServicer(model_pb2_grpc.ModelServiceServicer):
         return await asyncio.to_thread(_detokenize, model, request.sequences)
 
     def _describe(self, model: ServedModel) -> model_pb2.Model:
-        manifest = model.manifest
-        message = model_pb2.Model(
-            name=manifest.name,
-            version=manifest.version,
-            tasks=[_TASKS[task] for task in manifest.tasks],
-            family=manifest.family,
-            dtype=manifest.dtype,
-            max_source_length=manifest.max_source_length,
-            source_vocabulary_size=manifest.source_vocabulary_size,
-            source=manifest.provenance.source,
+        return describe(
+            model,
             max_inputs_per_request=self._config.max_inputs_per_request,
-            is_batch_invariant=model.is_batch_invariant,
+            max_num_beams=self._config.max_num_beams,
             labels=self._registry.labels_of(model),
         )
-        if manifest.generation is not None:
-            message.generation.CopyFrom(
-                _describe_generation(manifest.generation, self._config.max_num_beams)
-            )
-        if manifest.embedding is not None:
-            message.embedding.CopyFrom(_describe_embedding(manifest.embedding))
-        _describe_head(manifest, message)
-        return message
 
 
 def _check_names(request: model_pb2.LoadModelRequest | model_pb2.UnloadModelRequest) -> None:
@@ -185,73 +142,6 @@ def _detokenize(
         check_token_ids(token_ids, size, f"sequences[{row}].token_ids")
         texts.append(model.target_tokenizer.decode(token_ids))
     return model_pb2.DetokenizeResponse(texts=texts, model=_reference(model))
-
-
-def _describe_generation(
-    record: GenerationRecord, max_num_beams: int
-) -> model_pb2.GenerationSettings:
-    message = model_pb2.GenerationSettings(
-        max_new_tokens=record.max_new_tokens,
-        num_beams=record.num_beams,
-        length_penalty=record.length_penalty,
-        max_target_length=record.max_target_length,
-        max_num_beams=max_num_beams,
-        target_vocabulary_size=record.target_vocabulary_size,
-        early_stopping=record.early_stopping,
-        min_new_tokens=record.min_new_tokens,
-        no_repeat_ngram_size=record.no_repeat_ngram_size,
-        repetition_penalty=record.repetition_penalty,
-        forced_bos_token_id=record.forced_bos_token_id,
-        forced_eos_token_id=record.forced_eos_token_id,
-        suppressed_token_ids=record.suppressed_tokens,
-        do_sample=record.do_sample,
-        temperature=record.temperature,
-        top_k=record.top_k,
-        top_p=record.top_p,
-        suppressed_sequences=[
-            model_pb2.TokenSequence(token_ids=tokens) for tokens in record.suppressed_sequences
-        ],
-    )
-    if record.languages is not None:
-        message.source_languages.extend(sorted(record.languages.source))
-        message.target_languages.extend(sorted(record.languages.target))
-        message.default_source_language = record.languages.default_source or ""
-        message.default_target_language = record.languages.default_target or ""
-    return message
-
-
-def _describe_embedding(record: EmbeddingRecord) -> model_pb2.EmbeddingSettings:
-    message = model_pb2.EmbeddingSettings(
-        embedding_size=record.embedding_size,
-        pooling=record.pooling,
-        normalize=record.normalize,
-        prompts=record.prompts,
-        default_prompt_name=record.default_prompt_name or "",
-        token_embedding_size=record.token_embedding_size or 0,
-    )
-    if record.sparse is not None:
-        message.sparse.activation = record.sparse.activation
-        if record.sparse.max_active_dims is not None:
-            message.sparse.max_active_dims = record.sparse.max_active_dims
-    return message
-
-
-def _describe_head(manifest: Manifest, message: model_pb2.Model) -> None:
-    """Fills in what the head of a model returns, if it has one."""
-    match manifest.prediction:
-        case ClassificationRecord() as record:
-            message.classification.labels.extend(record.labels)
-            message.classification.problem_type = _PROBLEM_TYPES[record.problem_type]
-            message.classification.has_token_types = record.has_token_types
-        case TokenClassificationRecord() as record:
-            message.token_classification.labels.extend(record.labels)
-        case RerankingRecord() as record:
-            message.reranking.activation = _ACTIVATIONS[record.activation]
-            message.reranking.prompts.update(record.prompts)
-            message.reranking.default_prompt_name = record.default_prompt_name or ""
-        case MaskFillingRecord() as record:
-            message.mask_filling.mask_token = record.mask_token
-            message.mask_filling.mask_token_id = record.mask_token_id
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:
