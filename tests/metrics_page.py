@@ -28,6 +28,8 @@ call that named no model of ours has empty `model_name` and `model_version`.
 * Padding wasted: `rate(seqserve_padding_tokens_total[5m])` beside
   `rate(seqserve_source_tokens_total[5m])`. The mean batch: `rate(seqserve_step_rows_sum[5m]) /
   rate(seqserve_step_rows_count[5m])`.
+* Answers spared: `rate(seqserve_response_cache_hits_total[5m])` beside `..._misses_total`; inputs
+  that no answer can be kept for count as neither. Hits have no queue, encode or decode duration.
 
 Beside these there are `process_*` (processor time, memory, file descriptors) and `python_*`
 (version, garbage collection) of the Prometheus client library.

@@ -47,6 +47,7 @@ class Metrics:
         self._define_load()
         self._define_steps()
         self._define_sequences()
+        self._define_sharing()
 
     def _define_calls(self) -> None:
         self.requests = self._counter(
@@ -168,8 +169,9 @@ class Metrics:
         )
         self.dropped = self._counter(
             "dropped_sequences_total",
-            "Sequences given up, by reason (cancelled: the caller left; expired: the deadline "
-            "passed; hopeless: it could not be met) and by whether they were waiting or running.",
+            "Sequences given up, by reason (cancelled: nobody waited any more; expired: the "
+            "deadline passed; hopeless: it could not be met) and by whether they were waiting or "
+            "running.",
             (*_MODEL, "reason", "state"),
         )
         self.model_loads = self._counter(
@@ -180,6 +182,28 @@ class Metrics:
         self.model_load_duration = self._histogram(
             "model_load_duration_seconds",
             "From the begin of a load to the switch, pre-flight included, in seconds.",
+        )
+
+    def _define_sharing(self) -> None:
+        self.response_cache_hits = self._counter(
+            "response_cache_hits_total", "Inputs answered with what was kept.", _MODEL
+        )
+        self.response_cache_misses = self._counter(
+            "response_cache_misses_total", "Inputs looked up in vain.", _MODEL
+        )
+        self.response_cache_evictions = self._counter(
+            "response_cache_evictions_total", "Answers pushed out by newer ones."
+        )
+        self.response_cache_bytes = self._gauge(
+            "response_cache_bytes", "What the answers that are kept take, in bytes."
+        )
+        self.response_cache_entries = self._gauge(
+            "response_cache_entries", "Answers that are kept."
+        )
+        self.deduplicated = self._counter(
+            "deduplicated_total",
+            "Inputs answered with what was computed for another one at the same time.",
+            _MODEL,
         )
 
     def _counter(self, name: str, text: str, labels: Sequence[str] = ()) -> Counter:

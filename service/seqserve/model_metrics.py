@@ -47,6 +47,9 @@ class ModelMetrics:
         self._source_tokens = metrics.source_tokens.labels(**labels)
         self._padding_tokens = metrics.padding_tokens.labels(**labels)
         self._target_tokens = metrics.target_tokens.labels(**labels)
+        self._hits = metrics.response_cache_hits.labels(**labels)
+        self._misses = metrics.response_cache_misses.labels(**labels)
+        self._deduplicated = metrics.deduplicated.labels(**labels)
         # A worker that is stuck records nothing, but what waits for it grows older all the same.
         metrics.queue_age.labels(**labels).set_function(self._queue_age)
 
@@ -143,11 +146,12 @@ class ModelMetrics:
         self._inter_token.observe(seconds / num_tokens)
 
     def observe_answer(self, timing: Timing, num_target_tokens: int) -> None:
-        """Records an answered sequence."""
-        self._queue_duration.observe(timing.queue_seconds)
-        self._encode_duration.observe(timing.encode_seconds)
-        if timing.first_token_seconds is not None:
-            self._decode_duration.observe(timing.decode_seconds)
+        """Records an answered sequence; what was kept has taken no stage any time."""
+        if not timing.is_cached:
+            self._queue_duration.observe(timing.queue_seconds)
+            self._encode_duration.observe(timing.encode_seconds)
+            if timing.first_token_seconds is not None:
+                self._decode_duration.observe(timing.decode_seconds)
         if num_target_tokens and timing.first_token_seconds is not None:
             self._time_to_first_token.observe(timing.first_token_seconds)
         self._target_tokens.inc(num_target_tokens)
@@ -157,6 +161,14 @@ class ModelMetrics:
         state = "running" if drop.is_running else "waiting"
         labels = {**self.labels, "reason": drop.reason, "state": state}
         self._metrics.dropped.labels(**labels).inc()
+
+    def observe_lookup(self, *, is_hit: bool) -> None:
+        """Records whether an answer was kept."""
+        (self._hits if is_hit else self._misses).inc()
+
+    def observe_shared(self, num_sequences: int) -> None:
+        """Records sequences answered with what was computed for another one."""
+        self._deduplicated.inc(num_sequences)
 
     def observe_rejection(self, reason: str) -> None:
         """Records a request refused at admission."""

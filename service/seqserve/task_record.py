@@ -9,13 +9,18 @@ from typing import Annotated, Literal, Self
 
 import pydantic
 
+from seqserve.decoding_limit import (
+    MAX_LENGTH_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MAX_TARGET_LENGTH,
+    MIN_LENGTH_PENALTY,
+    MIN_REPETITION_PENALTY,
+)
+
 Count = Annotated[int, pydantic.Field(ge=1)]
 TokenId = Annotated[int, pydantic.Field(ge=0)]
 # A bare file name: a manifest must not reach outside its folder.
 FileName = Annotated[str, pydantic.Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-
-MIN_REPETITION_PENALTY, MAX_REPETITION_PENALTY = 0.01, 100.0
-"""Beyond them scores leave the range in which they can be compared."""
 
 _RepetitionPenalty = Annotated[
     float, pydantic.Field(ge=MIN_REPETITION_PENALTY, le=MAX_REPETITION_PENALTY)
@@ -102,7 +107,7 @@ class GenerationRecord(Record):
     """Finds the best tokens in the memory of a device; comes with ``move_rows_graph``."""
     target_tokenizer: FileName
     target_vocabulary_size: Count
-    max_target_length: Count
+    max_target_length: Annotated[int, pydantic.Field(ge=1, le=MAX_TARGET_LENGTH)]
     """Most target tokens, the start token not counted."""
     num_layers: Count
     """Decoder layers, L."""
@@ -114,7 +119,9 @@ class GenerationRecord(Record):
     max_new_tokens: Count
     """Default; requests may set their own up to ``max_target_length``."""
     num_beams: Count
-    length_penalty: Annotated[float, pydantic.Field(allow_inf_nan=False)]
+    length_penalty: Annotated[
+        float, pydantic.Field(ge=MIN_LENGTH_PENALTY, le=MAX_LENGTH_PENALTY, allow_inf_nan=False)
+    ]
     early_stopping: bool = False
     min_new_tokens: Annotated[int, pydantic.Field(ge=0)] = 0
     no_repeat_ngram_size: Annotated[int, pydantic.Field(ge=0)] = 0

@@ -150,6 +150,9 @@ class CallTrace:
     def _add_sequence(self, sequence: Sequence, num_target_tokens: int, now: float) -> None:
         number = {"seqserve.sequence": self._num_sequences}
         started_at, encoded_at = sequence.started_at, sequence.encoded_at
+        if sequence.is_cached:
+            self.add("cached", started_at, started_at, number)
+            return
         self.add("queue", sequence.submitted_at, started_at or now, number)
         if not started_at:
             return

@@ -16,7 +16,7 @@ from processes import read_metrics
 from seqserve.v1 import encoding_pb2, generation_pb2
 from serving import MakeServer, RunningServer, source
 
-pytestmark = pytest.mark.prometheus
+pytestmark = pytest.mark.needs("prometheus", "promtool")
 
 PATIENCE_SECONDS = 60.0
 CONFIG = """\

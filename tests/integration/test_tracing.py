@@ -131,6 +131,21 @@ async def test_call_and_its_stages_continue_the_callers_trace(
     assert collector.resources[0]["service.name"] == "seqserve"
 
 
+async def test_kept_answer_has_no_stages(serving: MakeServer, collector: Collector) -> None:
+    """Nothing was computed. An input that waited for another has the stages of its wait."""
+    request = generation_pb2.GenerateRequest(model_name="tiny", inputs=[source([5, 6, 1])] * 2)
+    settings = {"response_cache_bytes": 1_000_000, "deduplicate": True}
+    async with serving(tracing_endpoint=collector.endpoint, **settings) as running:
+        for _ in range(2):
+            await running.generation.Generate(request)
+    calls = collector.named(METHOD)
+    for name, numbers in (("cached", [0, 2]), ("queue", [2, 0]), ("decode", [2, 0])):
+        spans = collector.named(name)
+        found = [sum(one.parent_span_id == call.span_id for one in spans) for call in calls]
+        assert sorted(found) == sorted(numbers), name
+    assert [read(span)["seqserve.rows"] for span in collector.named("decode")] == [1, 1]
+
+
 async def test_failed_calls_have_failed_spans(serving: MakeServer, collector: Collector) -> None:
     """What is the server's fault is an error; what is the caller's is not."""
     async with serving(tracing_endpoint=collector.endpoint) as running:
