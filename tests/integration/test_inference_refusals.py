@@ -274,7 +274,11 @@ async def test_refusals_say_what_is_wrong(serving: MakeServer) -> None:
     async with serving() as running:
         found = [await refusal(running, message) for message, _ in REFUSALS]
         assert running.num_outstanding == 0
+        parameters = {"return_alignments": Parameter(bool_param=True)}
+        aligned = await refusal(running, request("tiny", texts("a"), parameters=parameters))
     assert found == [f"INVALID_ARGUMENT: {expected}" for _, expected in REFUSALS]
+    # What seqserve.v1 alone can tell.
+    assert aligned.startswith("INVALID_ARGUMENT: `return_alignments` is no parameter for these")
 
 
 async def test_requests_with_random_bytes_in_them_are_answered(serving: MakeServer) -> None:

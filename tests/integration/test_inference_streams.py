@@ -139,7 +139,7 @@ async def test_shutdown_ends_streams_and_says_not_ready(serving: MakeServer) -> 
         assert (await stream.read()).infer_response.outputs
         with running.registry.find("tiny", "", None).admission.admit(1):
             running.server._calls._draining.set()
-            await running.server._announce(2)
+            running.server._announce(2)
             assert (await inference.ServerLive(messages.ServerLiveRequest())).live
             assert not (await inference.ServerReady(messages.ServerReadyRequest())).ready
             model = messages.ModelReadyRequest(name="tiny")
@@ -188,6 +188,6 @@ async def test_unread_stream_ends_and_holds_nothing(serving: MakeServer) -> None
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             _ = [response async for response in stream]
     assert status_of(caught.value) == (
-        "DEADLINE_EXCEEDED: a response of the stream was not read within 0.5 seconds "
+        "DEADLINE_EXCEEDED: an answer of the stream was not read within 0.5 seconds "
         "(max_request_seconds)"
     )

@@ -84,7 +84,7 @@ class Inference:
         """Whether a request of a stream is answered piece by piece."""
         try:
             model = self._registry.find(request.model_name, request.model_version, None)
-        except ModelNotFoundError:
+        except (InvalidRequestError, ModelNotFoundError):
             return False
         return Task.GENERATE in model.manifest.tasks
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2
+from grpc_health.v1 import health_pb2
 
 import seqserve
 from seqserve.config import ServerConfig
@@ -24,6 +24,7 @@ from seqserve.served_model import ServedModel
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.encoding import EncodingServicer
 from seqserve.servicers.generation import GenerationServicer
+from seqserve.servicers.health import HealthServicer
 
 _EXTENSIONS = ("model_repository", "parameters", "schedule_policy", "statistics")
 """Source: the names in Triton's ``docs/protocol``."""
@@ -41,7 +42,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         config: ServerConfig,
         metrics: Metrics,
         calls: Calls,
-        health_servicer: health.aio.HealthServicer,
+        health_servicer: HealthServicer,
         control: ModelControl,
     ) -> None:
         self._registry = registry
@@ -72,7 +73,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
     ) -> open_inference_pb2.ModelReadyResponse:
         """Says whether a model can be called."""
         try:
-            model = self._registry.find(request.name, request.version, None)
+            model = self._find(request.name, request.version)
         except ModelNotFoundError:
             return open_inference_pb2.ModelReadyResponse(ready=False)
         is_ready = not _reason_unavailable(model) and await self._is_ready(context)
@@ -90,7 +91,7 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
         self, request: open_inference_pb2.ModelMetadataRequest, context: _Context[Any, Any]
     ) -> open_inference_pb2.ModelMetadataResponse:
         """Lists the tensors of a model, those of all ways to call it."""
-        model = self._registry.find(request.name, request.version, None)
+        model = self._find(request.name, request.version)
         name = model.manifest.name
         signatures = signatures_of(model)
         inputs = {one.name: one for way in signatures for one in way.inputs}
@@ -182,6 +183,14 @@ class InferenceServicer(open_inference_pb2_grpc.GRPCInferenceServiceServicer):
                 )
         await self._control.unload(_check_name(request.model_name))
         return open_inference_pb2.RepositoryModelUnloadResponse()
+
+    def _find(self, name: str, version: str) -> ServedModel:
+        """The model of a request that has a ``name``, where others have a ``model_name``."""
+        try:
+            return self._registry.find(name, version, None)
+        except InvalidRequestError as error:
+            message = str(error).replace("`model_name`", "`name`")
+            raise InvalidRequestError("name", message) from error
 
     async def _is_ready(self, context: _Context[Any, Any]) -> bool:
         status = await self._health.Check(health_pb2.HealthCheckRequest(), context)

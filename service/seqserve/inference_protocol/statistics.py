@@ -22,6 +22,8 @@ def describe_model(
     sums = _sum_samples(model, registry)
     queue = _to_duration(sums, "seqserve_queue_duration_seconds")
     compute = _to_duration(sums, "seqserve_step_duration_seconds")
+    num_hits = round(sums.get("seqserve_response_cache_hits_total", 0))
+    num_misses = round(sums.get("seqserve_response_cache_misses_total", 0))
     num_failed = sums.get("seqserve_rejected_total", 0) + sums.get("seqserve_failed_steps_total", 0)
     statistics = open_inference_pb2.ModelStatistics(
         name=model.manifest.name,
@@ -29,10 +31,12 @@ def describe_model(
         inference_count=queue.count,
         execution_count=compute.count,
         inference_stats=open_inference_pb2.InferStatistics(
-            success=_Duration(count=queue.count, ns=queue.ns + compute.ns),
+            success=_Duration(count=queue.count + num_hits, ns=queue.ns + compute.ns),
             fail=_Duration(count=round(num_failed)),
             queue=queue,
             compute_infer=compute,
+            cache_hit=_Duration(count=num_hits),
+            cache_miss=_Duration(count=num_misses),
         ),
     )
     if model.budget is not None:

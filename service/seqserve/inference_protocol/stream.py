@@ -14,11 +14,13 @@ import grpc
 import structlog
 
 from seqserve.config import ServerConfig
-from seqserve.errors import DeadlineError, InvalidRequestError, SeqserveError, UnavailableError
+from seqserve.errors import SeqserveError
 from seqserve.inference_protocol.inference import FINAL_RESPONSE, Inference
 from seqserve.inference_protocol.v2 import open_inference_pb2
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.interceptor import ENDS
+from seqserve.servicers.malformed import check_form
+from seqserve.servicers.request_stream import RequestStream
 from seqserve.servicers.status import to_status
 
 _log = structlog.get_logger(__name__)
@@ -33,7 +35,7 @@ _MAX_RESPONSES = 16
 _Response = open_inference_pb2.ModelStreamInferResponse
 
 
-class InferenceStream:
+class InferenceStream(RequestStream):
     """One stream, from its first request to its last response."""
 
     def __init__(
@@ -43,46 +45,20 @@ class InferenceStream:
         config: ServerConfig,
         calls: Calls,
     ) -> None:
+        super().__init__(context, config, calls)
         self._inference = inference
-        self._context = context
-        self._write_seconds = config.max_request_seconds
-        self._calls = calls
         self._responses: asyncio.Queue[_Response | None] = asyncio.Queue(_MAX_RESPONSES)
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._num_requests = 0
         """Requests that are being answered."""
         self._num_inputs = 0
         """Of these."""
         self._is_answered = asyncio.Event()
 
-    async def run(self) -> None:
-        """Answers request after request.
-
-        Raises:
-            DeadlineError: The caller does not read.
-            UnavailableError: The server shuts down; what was read was answered.
-        """
-        try:
-            await asyncio.gather(self._start(self._read()), self._start(self._write()))
-        finally:
-            for task in self._tasks:
-                task.cancel()
-        if self._calls.is_draining:
-            raise UnavailableError(
-                "the server is shutting down; send what was not answered to another replica"
-            )
-
-    def _start(self, work: Any) -> asyncio.Task[Any]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        return task
-
     async def _read(self) -> None:
         """Takes requests while few enough are being answered."""
         answers: set[asyncio.Task[Any]] = set()
         earlier: asyncio.Task[Any] | None = None
-        while (message := await self._next()) is not grpc.aio.EOF:
+        while (message := await self._read_one()) is not grpc.aio.EOF:
             num_inputs = _count_inputs(message)
             await self._make_room(num_inputs)
             is_decoupled = isinstance(
@@ -108,28 +84,9 @@ class InferenceStream:
         self._num_requests += 1
         self._num_inputs += num_inputs
 
-    async def _next(self) -> Any:
-        """The next request; none follows once the server shuts down."""
-        reading = self._start(self._context.read())
-        draining = self._start(self._calls.wait_for_drain())
-        await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
-        draining.cancel()
-        return reading.result() if reading.done() else grpc.aio.EOF
-
     async def _write(self) -> None:
-        response = await self._responses.get()
-        # By itself, since gRPC forgets that it was sent when a write with it is cancelled.
-        await self._context.send_initial_metadata(())
-        while response is not None:
-            try:
-                async with asyncio.timeout(self._write_seconds):
-                    await self._context.write(response)
-            except TimeoutError as error:
-                raise DeadlineError(
-                    f"a response of the stream was not read within {self._write_seconds:g} seconds "
-                    "(max_request_seconds)"
-                ) from error
-            response = await self._responses.get()
+        while (response := await self._responses.get()) is not None:
+            await self._write_one(response)
 
     async def _answer(
         self,
@@ -145,9 +102,9 @@ class InferenceStream:
             await self._responses.put(_Response(infer_response=response))
 
         try:
-            if not isinstance(message, open_inference_pb2.ModelInferRequest):
-                raise InvalidRequestError("", "the request's bytes are not a message of its type")
-            await self._inference.infer_stream(message, self._context, write)
+            check_form(message)
+            with self._calls.admit(message.ByteSize()):
+                await self._inference.infer_stream(message, self._context, write)
         except ENDS:
             raise
         except BaseException as error:  # a library in Rust that panics raises no Exception

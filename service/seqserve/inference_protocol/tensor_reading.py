@@ -14,7 +14,7 @@ from seqserve.inference_protocol.datatype import DATATYPES, LENGTH_BYTES
 from seqserve.inference_protocol.parameter import shorten
 from seqserve.inference_protocol.signature import Input, Signature, Tensors
 from seqserve.inference_protocol.v2 import open_inference_pb2
-from seqserve.servicers.requests import check_count, check_token_count
+from seqserve.servicers.input_check import check_count, check_token_count
 
 _Tensor = open_inference_pb2.ModelInferRequest.InferInputTensor
 

@@ -14,8 +14,9 @@ from seqserve.passage import Passage
 from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.embedding_shape import scale
+from seqserve.servicers.input_check import check_token_ids
 from seqserve.servicers.passages import admitted_more
-from seqserve.servicers.requests import admitted, check_token_ids
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.turn import predict, take_turn
 
 _NUMBER_BYTES = 4

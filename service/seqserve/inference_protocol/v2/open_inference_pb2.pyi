@@ -848,11 +848,11 @@ class InferStatistics(_message.Message):
 
     @_builtins.property
     def cache_hit(self) -> Global___StatisticDuration:
-        """Unset: answers are not cached."""
+        """Inputs answered with what was kept from equal ones, which are among those of `success`; no time."""
 
     @_builtins.property
     def cache_miss(self) -> Global___StatisticDuration:
-        """Unset."""
+        """Inputs that no answer was kept for; no time. Where the server keeps none, 0."""
 
     def __init__(
         self,
