@@ -4,11 +4,18 @@ import re
 import tomllib
 from pathlib import Path
 
-from seqserve.config import PREFIX, ServerConfig
+from seqserve.config import ServerConfig
+from seqserve.config_source import PREFIX
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "deploy" / "Dockerfile").read_text(encoding="utf-8")
 DEFAULTS = ServerConfig()
+
+
+def stage(name: str) -> str:
+    """The text of one stage."""
+    (found,) = re.findall(rf"^FROM \S+ AS {name}\n(?:(?!FROM ).*\n?)*", TEXT, re.MULTILINE)
+    return str(found)
 
 
 def test_exposed_ports_are_the_servers() -> None:
@@ -26,28 +33,49 @@ def test_variables_are_settings() -> None:
 
 
 def test_no_torch_is_installed_and_the_user_is_not_root() -> None:
-    """What is installed is the project and its tokenizers, under the pins; it runs as 65532."""
-    installs = re.findall(r"pip install .+", TEXT)
-    assert len(installs) == 1
-    assert installs[0].split()[-1] == "'.[sentencepiece]'"
-    assert "--constraint constraints.txt" in installs[0]
-    assert re.search(r"^USER 65532:65532$", TEXT, re.MULTILINE)
+    """A server has the project and its tokenizers, under the pins; it runs as 65532."""
+    installs = re.findall(r"pip install .+", stage("build") + stage("build-gpu"))
+    assert all("--constraint constraints.txt" in one for one in installs)
+    wanted = [one.removesuffix(" \\").split()[-1].strip("'") for one in installs]
+    assert wanted[:2] == [".[playground,sentencepiece]", "cyclonedx-bom"]
+    assert re.fullmatch(r"onnxruntime-gpu\[cuda,cudnn\]==.+", wanted[2])
+    assert len(wanted) == 3
+    for name in ("server", "export"):
+        assert re.search(r"^USER 65532:65532$", stage(name), re.MULTILINE)
+    for name in ("cpu", "gpu"):
+        assert stage(name).startswith("FROM server AS ")
+        assert "USER" not in stage(name)
+
+
+def test_gpu_has_the_onnxruntime_that_is_pinned() -> None:
+    """The same version, built for CUDA."""
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    (pinned,) = re.findall(r"^onnxruntime==(.+)$", constraints, re.MULTILINE)
+    assert re.findall(r"onnxruntime-gpu\[.+\]==([0-9.]+)", TEXT) == [pinned]
+
+
+def test_default_target_is_the_server_for_processors() -> None:
+    """The last stage is what is built where no target is named."""
+    assert re.findall(r"^FROM \S+ AS (\S+)$", TEXT, re.MULTILINE)[-1] == "cpu"
 
 
 def test_version_is_the_projects() -> None:
-    """The label and the tag of the kustomization name the version that is built."""
+    """Labels, the tag of the kustomization and the chart name the version that is built."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     base = ROOT / "deploy" / "kustomize" / "base" / "kustomization.yaml"
-    (label,) = re.findall(r'image\.version="(.+)"', TEXT)
-    (tag,) = re.findall(r"newTag: (.+)", base.read_text(encoding="utf-8"))
-    assert label == tag == project["version"]
+    chart = ROOT / "deploy" / "helm" / "seqserve" / "Chart.yaml"
+    found = re.findall(r'image\.version="(.+)"', TEXT)
+    found += re.findall(r"newTag: (.+)", base.read_text(encoding="utf-8"))
+    found += re.findall(r"^(?:appV|v)ersion: (.+)", chart.read_text(encoding="utf-8"), re.MULTILINE)
+    assert found == [project["version"]] * 5
 
 
 def test_no_dependency_of_the_server_is_removed() -> None:
     """What the build uninstalls is none of what the project asks for itself."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     needed = {re.split(r"[<>=]", dependency)[0] for dependency in project["dependencies"]}
-    (removed,) = re.findall(r"pip uninstall --yes (.+?) &&", TEXT.replace("\\\n", " "))
+    script = (ROOT / "deploy" / "trim_server.sh").read_text(encoding="utf-8")
+    (removed,) = re.findall(r"pip uninstall --yes (.+?)\n", script.replace("\\\n", " "))
     assert "pip" in removed.split()
     assert needed.isdisjoint(name.replace("_", "-") for name in removed.split())
 
@@ -62,7 +90,9 @@ def test_build_backend_is_pinned() -> None:
 def test_copied_files_pass_the_ignore_file() -> None:
     """Everything that is copied from the context is there, and let in."""
     allowed = (ROOT / "deploy" / "Dockerfile.dockerignore").read_text(encoding="utf-8")
-    for line in re.findall(r"^COPY (?!--from)(.+)$", TEXT, re.MULTILINE):
+    lines = re.findall(r"^COPY (?!--from)(.+)$", TEXT, re.MULTILINE)
+    assert len(lines) == 5
+    for line in lines:
         for source in line.split()[:-1]:
             assert (ROOT / source).exists()
             assert f"!{source}\n" in allowed

@@ -7,17 +7,27 @@ from typing import Any
 import pytest
 import yaml
 
-from seqserve.config import PREFIX, ServerConfig
+from seqserve.config import ServerConfig
+from seqserve.config_source import PREFIX
 from seqserve.server import MODEL_SERVICE
 
-BASE = Path(__file__).parents[2] / "deploy" / "kustomize" / "base"
+FOLDER = Path(__file__).parents[2] / "deploy" / "kustomize"
+BASE = FOLDER / "base"
 DEFAULTS = ServerConfig()
+CLOSING_SECONDS = 10
+"""After the drain, until the process has ended."""
 
 
 def read(name: str) -> dict[str, Any]:
     """One object of the base."""
     loaded: dict[str, Any] = yaml.safe_load((BASE / name).read_text(encoding="utf-8"))
     return loaded
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """The variables that a kustomization sets."""
+    generators = yaml.safe_load(path.read_text(encoding="utf-8")).get("configMapGenerator", [])
+    return dict(line.split("=", 1) for one in generators for line in one["literals"])
 
 
 @pytest.fixture
@@ -27,10 +37,28 @@ def pod() -> dict[str, Any]:
     return spec
 
 
+@pytest.fixture
+def settings() -> dict[str, str]:
+    """The variables of the base."""
+    return read_settings(BASE / "kustomization.yaml")
+
+
 def test_every_file_is_listed() -> None:
-    """No object is left out of the kustomization, and none is missing."""
-    listed = set(read("kustomization.yaml")["resources"])
-    assert listed == {path.name for path in BASE.glob("*.yaml")} - {"kustomization.yaml"}
+    """No object is left out of a kustomization, and none is missing."""
+    for path in FOLDER.rglob("kustomization.yaml"):
+        found = {one.name for one in path.parent.glob("*.yaml")} - {path.name}
+        listed = yaml.safe_load(path.read_text(encoding="utf-8")).get("resources", [])
+        assert {name for name in listed if name.endswith(".yaml")} == found
+
+
+def test_every_component_is_used() -> None:
+    """By an overlay, so that it is checked with everything else."""
+    used = {
+        (path.parent / name).resolve()
+        for path in FOLDER.rglob("kustomization.yaml")
+        for name in yaml.safe_load(path.read_text(encoding="utf-8")).get("components", [])
+    }
+    assert used == {path.resolve() for path in (FOLDER / "components").iterdir()}
 
 
 def test_ports_are_the_servers(pod: dict[str, Any]) -> None:
@@ -44,11 +72,14 @@ def test_ports_are_the_servers(pod: dict[str, Any]) -> None:
     }
     for name in ("service.yaml", "service-headless.yaml"):
         for port in read(name)["spec"]["ports"]:
-            assert port["port"] == ports[port["targetPort"]]
+            assert port["targetPort"] == port["name"]
+            assert port["port"] == ports[port["name"]]
+    (rule,) = read("networkpolicy.yaml")["spec"]["ingress"]
+    assert {port["port"] for port in rule["ports"]} == set(ports)
 
 
-def test_probes_use_the_health_port(pod: dict[str, Any]) -> None:
-    """Readiness asks for a service, liveness for the process; never on the main port."""
+def test_probes_ask_the_health_port(pod: dict[str, Any]) -> None:
+    """Liveness asks for the process, startup and readiness for the models."""
     (container,) = pod["containers"]
     probes = {kind: container[f"{kind}Probe"]["grpc"] for kind in ("startup", "readiness")}
     expected = {"port": DEFAULTS.health_port, "service": MODEL_SERVICE}
@@ -56,20 +87,22 @@ def test_probes_use_the_health_port(pod: dict[str, Any]) -> None:
     assert container["livenessProbe"]["grpc"] == {"port": DEFAULTS.health_port}
 
 
-def test_grace_covers_sleep_drain_and_closing(pod: dict[str, Any]) -> None:
-    """The kubelet does not kill what is still draining."""
+def test_grace_is_sleep_drain_and_closing(pod: dict[str, Any], settings: dict[str, str]) -> None:
+    """The kubelet kills nothing that still drains, and the drain is as long as any call may be."""
     (container,) = pod["containers"]
-    variables = {entry["name"]: entry.get("value") for entry in container["env"]}
     sleep = container["lifecycle"]["preStop"]["sleep"]["seconds"]
-    drain = float(variables[f"{PREFIX}DRAIN_SECONDS"])
-    assert pod["terminationGracePeriodSeconds"] >= sleep + drain + 5
+    drain = int(settings[f"{PREFIX}DRAIN_SECONDS"])
+    assert drain >= int(settings[f"{PREFIX}MAX_REQUEST_SECONDS"])
+    assert pod["terminationGracePeriodSeconds"] == sleep + drain + CLOSING_SECONDS
 
 
 def test_variables_are_settings(pod: dict[str, Any]) -> None:
     """The server would refuse to start with any other."""
     (container,) = pod["containers"]
-    for entry in container["env"]:
-        assert entry["name"].removeprefix(PREFIX).lower() in ServerConfig.model_fields
+    names = {entry["name"] for entry in container["env"]}
+    for path in FOLDER.rglob("kustomization.yaml"):
+        names |= set(read_settings(path))
+    assert {name.removeprefix(PREFIX).lower() for name in names} <= set(ServerConfig.model_fields)
 
 
 def test_threads_are_the_requested_cpus(pod: dict[str, Any]) -> None:
@@ -88,22 +121,9 @@ def test_a_volume_of_one_node_never_waits_for_the_old_pod() -> None:
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
 
 
-def test_a_shared_volume_has_rollouts_without_a_gap() -> None:
-    """The patches name objects of the base; whoever serves goes after the next one serves."""
-    replicas = yaml.safe_load((BASE.parent / "replicas" / "kustomization.yaml").read_text("utf-8"))
-    assert replicas["resources"] == ["../base"]
-    claim, deployment = (yaml.safe_load(entry["patch"]) for entry in replicas["patches"])
-    for patch, name in ((claim, "models.yaml"), (deployment, "deployment.yaml")):
-        original = read(name)
-        assert patch["metadata"] == original["metadata"]
-        assert (patch["apiVersion"], patch["kind"]) == (original["apiVersion"], original["kind"])
-    assert claim["spec"] == {"accessModes": ["ReadWriteMany"]}
-    assert deployment["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
-
-
 def test_fill_pod_is_as_restricted_as_the_server(pod: dict[str, Any]) -> None:
     """The pod of the README writes as the user who reads, to the claim, without privileges."""
-    text = (BASE.parents[1] / "README.md").read_text(encoding="utf-8")
+    text = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
     (found,) = re.findall(r"<<'END'\n(.+?)^END$", text, re.MULTILINE | re.DOTALL)
     fill = yaml.safe_load(found)["spec"]
     (container,) = fill["containers"]
@@ -122,19 +142,3 @@ def test_fill_pod_is_as_restricted_as_the_server(pod: dict[str, Any]) -> None:
 def test_services_do_not_leak_into_settings(pod: dict[str, Any]) -> None:
     """Kubernetes' own SEQSERVE_PORT would be read as a setting."""
     assert pod["enableServiceLinks"] is False
-
-
-def test_pod_meets_the_restricted_standard(pod: dict[str, Any]) -> None:
-    """Not root, no capabilities, no token, nothing writable but /tmp."""
-    (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"] is True
-    assert pod["securityContext"]["runAsUser"] == 65532
-    assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert pod["automountServiceAccountToken"] is False
-    writable = [mount["name"] for mount in container["volumeMounts"] if not mount.get("readOnly")]
-    assert writable == ["tmp"]
