@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import torch
 
+from bearer_metadata import ADMIN, BOTH, INFER
 from seqserve.config import ServerConfig
 from seqserve.metrics import Metrics
 from seqserve.registry import Registry
 from seqserve.server import Server
 from seqserve.task_record import Task
 from seqserve_export.exporter import export_model
+from served_folders import copy_version
 from serving import TOKEN_LABELS, MakeServer, RunningServer
 from tiny_checkpoint import make_tiny_checkpoint
 from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
@@ -68,6 +70,52 @@ def heads(head_sources: dict[Task, Path], tmp_path_factory: pytest.TempPathFacto
     for task, folder in head_sources.items():
         export_model(folder, store, name=task)
     return store
+
+
+@pytest.fixture(scope="session")
+def versions(store: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store with two versions of ``tiny`` and of ``sentence``, of other weights each."""
+    torch.set_num_threads(1)
+    sources = tmp_path_factory.mktemp("sources")
+    versions = tmp_path_factory.mktemp("versions")
+    for name in ("tiny", "sentence"):
+        copy_version(store / name / "1", versions / name / "1")
+    export_model(make_tiny_checkpoint(sources / "tiny", 21), versions, name="tiny", version="2")
+    folder = make_tiny_sentence_folder(sources / "sentence", 2)
+    export_model(folder, versions, name="sentence", version="2")
+    return versions
+
+
+@pytest.fixture
+def live(versions: Path, tmp_path: Path) -> Path:
+    """A store with the first version of each model."""
+    for name in ("tiny", "sentence"):
+        copy_version(versions / name / "1", tmp_path / name / "1")
+    return tmp_path
+
+
+@pytest.fixture
+def token_file(tmp_path: Path) -> Path:
+    """Tokens of every kind."""
+    path = tmp_path / "tokens.toml"
+    path.write_text(
+        f"""
+        [[tokens]]
+        name = "search"
+        value = "{INFER}"
+        max_priority = "normal"
+        [[tokens]]
+        name = "operator"
+        value = "{ADMIN}"
+        scopes = ["admin"]
+        [[tokens]]
+        name = "owner"
+        value = "{BOTH}"
+        scopes = ["infer", "admin"]
+        """,
+        encoding="utf-8",
+    )
+    return path
 
 
 @pytest.fixture
