@@ -53,6 +53,14 @@ from seqserve_export.report import print_plan, print_report
     "by default their mean. splade_max and splade_sum make sparse embeddings of the logits of a "
     "masked language model.",
 )
+@click.option(
+    "--explain/--no-explain",
+    "is_explained",
+    default=True,
+    show_default=True,
+    help="Whether the server can tell what attends to what. Takes a small file, and nothing of the "
+    "server until somebody asks.",
+)
 @click.option("--revision", help="Of a hub id: branch, tag or commit.")
 @click.option("--dry-run", is_flag=True, help="Read the checkpoint and say what would be done.")
 def main(
@@ -65,6 +73,7 @@ def main(
     force: bool,
     allow_pickle: bool,
     pooling: PoolingChoice | None,
+    is_explained: bool,
     revision: str | None,
     dry_run: bool,
 ) -> None:
@@ -103,6 +112,7 @@ def main(
                     is_replacing=force,
                     is_pickle_allowed=allow_pickle,
                     pooling=pooling,
+                    is_explained=is_explained,
                     on_phase=on_phase,
                 )
     except ExportError as error:

@@ -17,7 +17,8 @@ beyond is never read, so that rows of different lengths share a batch without se
 
 While exporting, the call becomes ``com.microsoft.GroupQueryAttention`` (``kv_num_heads`` equal to
 ``num_heads``, that is plain multi-head attention). onnxruntime's CPU kernel skips invalid keys and,
-when past and present are bound to one buffer, writes the new keys and values in place.
+when past and present are bound to one buffer, writes the new keys and values in place. Only while
+weights are recorded (:mod:`seqserve_export.attention_recording`) it is written out, there as well.
 
 Source: Vaswani et al. 2017, arXiv:1706.03762, section 3.2; operator: onnxruntime
 ``docs/ContribOperators.md``, ``GroupQueryAttention``.
@@ -29,6 +30,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from seqserve_export.attention_recording import attention_weights, current_record
 
 
 def split_heads(states: Tensor, num_heads: int) -> Tensor:
@@ -84,7 +87,8 @@ def ragged_attention(
     states_dtype = queries.dtype
     queries, keys, values = queries.to(dtype), keys.to(dtype), values.to(dtype)
     bias = None if bias is None else bias.to(dtype)
-    if torch.onnx.is_in_onnx_export():
+    record = current_record()
+    if torch.onnx.is_in_onnx_export() and record is None:
         attended, all_keys, all_values = _exported(
             queries,
             keys,
@@ -108,18 +112,23 @@ def ragged_attention(
         all_keys = to_bytes(all_keys, cache_scales[0])
         all_values = to_bytes(all_values, cache_scales[1])
     if past is not None:
-        all_keys = _write(past[0], all_keys, lengths)
-        all_values = _write(past[1], all_values, lengths)
+        all_keys = write(past[0], all_keys, lengths)
+        all_values = write(past[1], all_values, lengths)
     seen_keys, seen_values = all_keys, all_values
     if cache_scales is not None:
         seen_keys = all_keys.to(dtype) * cache_scales[0][:, None]
         seen_values = all_values.to(dtype) * cache_scales[1][:, None]
     mask = _visible(lengths, queries.shape[1], all_keys.shape[2], is_causal)
-    if bias is not None:
-        mask = bias.masked_fill(~mask, -math.inf)  # [B, H, T, P]
-    attended = functional.scaled_dot_product_attention(
-        all_queries, seen_keys, seen_values, attn_mask=mask, scale=scale
-    )
+    if record is not None:
+        weights = attention_weights(all_queries, seen_keys, mask, scale, bias)
+        record.append(weights)
+        attended = weights.to(dtype) @ seen_values
+    else:
+        if bias is not None:
+            mask = bias.masked_fill(~mask, -math.inf)  # [B, H, T, P]
+        attended = functional.scaled_dot_product_attention(
+            all_queries, seen_keys, seen_values, attn_mask=mask, scale=scale
+        )
     return merge_heads(attended).to(states_dtype), all_keys, all_values
 
 
@@ -159,7 +168,7 @@ def _rotate(heads: Tensor, rotary: tuple[Tensor, Tensor]) -> Tensor:
     return torch.cat([first * cosines - second * sines, second * cosines + first * sines], dim=-1)
 
 
-def _write(past: Tensor, new: Tensor, lengths: Tensor) -> Tensor:
+def write(past: Tensor, new: Tensor, lengths: Tensor) -> Tensor:
     """Writes ``new`` [B, H, T', D] into a copy of ``past`` so that each row ends at its length."""
     num_new = new.shape[2]
     if num_new == 0:

@@ -3,7 +3,8 @@
 ========================  ==========================================================
 file                      content
 ========================  ==========================================================
-``config.json``           format, name, architecture, special ids, defaults
+``config.json``           format, name, architecture, special ids, defaults; ``variant``, if
+                          the model has other parts than the Transformer
 ``model.safetensors``     the weights, fp32 or fp16; tied tensors are stored once
 ``tokenizer.json``        source tokenizer of the ``tokenizers`` library
 ``target_tokenizer.json`` target tokenizer, when it is another one
@@ -25,6 +26,8 @@ from torch import Tensor
 from seqserve_export.errors import CheckpointError
 from seqserve_export.transformer import Transformer
 from seqserve_export.transformer_config import TransformerConfig
+from seqserve_export.variants.variant_config import VariantConfig
+from seqserve_export.variants.variant_model import VariantModel
 from seqserve_export.weights import WEIGHTS_FILE, assign_weights, read_safetensors
 
 FORMAT = "seqserve-transformer/1"
@@ -33,8 +36,8 @@ SOURCE_TOKENIZER_FILE = "tokenizer.json"
 TARGET_TOKENIZER_FILE = "target_tokenizer.json"
 SAMPLES_FILE = "samples.txt"
 
-_SECTIONS = ("format", "name", "transformer", "generation")
-"""What ``config.json`` holds."""
+_SECTIONS = ("format", "name", "transformer", "generation", "variant")
+"""What ``config.json`` holds; the last one is for models with other parts."""
 _Config = TypeVar("_Config")
 
 
@@ -96,6 +99,8 @@ def save_checkpoint(checkpoint: Checkpoint, folder: Path, *, dtype: torch.dtype)
         "transformer": dataclasses.asdict(checkpoint.model.config),
         "generation": dataclasses.asdict(checkpoint.generation),
     }
+    if isinstance(checkpoint.model, VariantModel):
+        config["variant"] = dataclasses.asdict(checkpoint.model.variant)
     (folder / CONFIG_FILE).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
 
 
@@ -108,7 +113,11 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     config = _read_config(folder / CONFIG_FILE)
     try:
-        model = Transformer(_make(TransformerConfig, config["transformer"]))
+        transformer = _make(TransformerConfig, config["transformer"])
+        if "variant" not in config:
+            model = Transformer(transformer)
+        else:
+            model = VariantModel(transformer, _make(VariantConfig, config["variant"]))
         generation = _make(GenerationConfig, config["generation"])
         name = str(config["name"])
     except (KeyError, TypeError, ValueError) as error:

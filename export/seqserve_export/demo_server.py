@@ -53,12 +53,15 @@ def running_server(store: Path, ports: dict[str, int], console: Console) -> Iter
         # Ctrl-C is for this process, which then stops the server: with one signal, not two.
         process_group=0,
     )
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda number, frame: sys.exit(128 + number))
+    handlers = {
+        number: signal.signal(number, lambda number, frame: sys.exit(128 + number))
+        for number in (signal.SIGTERM, signal.SIGHUP)
+    }
     assert process.stdout is not None
     assert process.stderr is not None
     errors: deque[str] = deque(maxlen=20)
-    threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True).start()
+    reader = threading.Thread(target=errors.extend, args=(process.stderr,), daemon=True)
+    reader.start()
     try:
         line = _first_line(process.stdout)
         match = re.search(r"grpc=(\S+)", line)
@@ -71,6 +74,11 @@ def running_server(store: Path, ports: dict[str, int], console: Console) -> Iter
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
         exit_code = process.wait(_STOP_SECONDS)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        reader.join()
+        for stream in (process.stdout, process.stderr):
+            stream.close()
     if exit_code:
         raise DemoError(f"the server stopped with exit code {exit_code}:\n" + "".join(errors))
     console.print("server stopped cleanly, exit code 0")

@@ -3,7 +3,8 @@
 import dataclasses
 from pathlib import Path
 
-from seqserve.manifest import QualityRecord
+from seqserve.explanation_record import ExplanationRecord
+from seqserve.manifest import QualityRecord, VerificationRecord
 from seqserve.task_record import (
     ClassificationRecord,
     EmbeddingRecord,
@@ -17,6 +18,8 @@ from seqserve_export.embedding_verification import EmbeddingVerifier
 from seqserve_export.encoder_answers import answer_by_graph, make_graph
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.encoder_rows import EncoderSource, Row, encode_texts
+from seqserve_export.explain_graph import EncoderExplainGraph
+from seqserve_export.explanation_filling import fill_explanation
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, Filling, Order
 from seqserve_export.held_out_text import split_given
 from seqserve_export.onnx_writer import write_graph
@@ -40,6 +43,8 @@ class _Writing:
     """What it is the graph of."""
     quality: QualityRecord | None = None
     calibrated_on: str | None = None
+    weights: WeightFile
+    """Those that the graph uses."""
 
 
 def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
@@ -54,6 +59,7 @@ def fill_embedding(source: EmbeddingSource, order: Order) -> Filling:
     verifier = EmbeddingVerifier(source, writing.path, model=model, dtype=order.dtype)
     return _describe(
         source,
+        order,
         writing,
         verifier.verify(),
         embedding=EmbeddingRecord(
@@ -81,7 +87,7 @@ def fill_prediction(source: PredictionSource, order: Order) -> Filling:
     model = writing.reduction.model
     verifier = PredictionVerifier(source, writing.path, model=model, dtype=order.dtype)
     return dataclasses.replace(
-        _describe(source, writing, verifier.verify()),
+        _describe(source, order, writing, verifier.verify()),
         classification=record if isinstance(record, ClassificationRecord) else None,
         token_classification=record if isinstance(record, TokenClassificationRecord) else None,
         reranking=record if isinstance(record, RerankingRecord) else None,
@@ -93,15 +99,19 @@ def _write(source: EncoderSource, order: Order, name: str) -> _Writing:
     """Writes tokenizer and graph, in the format that was asked for. Heads stay in fp32."""
     source.tokenizer.save(str(order.folder / SOURCE_TOKENIZER_FILE))
 
+    weights = WeightFile(order.folder)
+
     def write(model: EncoderModel) -> Path:
+        nonlocal weights
         # Not to keep the weights of a graph that was written before.
         (order.folder / WEIGHTS_FILE).unlink(missing_ok=True)
-        graph, weights = make_graph(source, model), WeightFile(order.folder)
-        return write_graph(graph, order.folder, Path(name).stem, weights)
+        weights = WeightFile(order.folder)
+        return write_graph(make_graph(source, model), order.folder, Path(name).stem, weights)
 
     if order.dtype == "fp32":
         order.on_phase(Phase.EXPORT)
-        return _Writing(path=write(source.model), reduction=Reduction(model=source.model))
+        path, reduction = write(source.model), Reduction(model=source.model)
+        return _Writing(path=path, reduction=reduction, weights=weights)
     order.on_phase(Phase.QUANTIZE)
     chosen = choose_texts(order.calibration_texts, source.samples, source.tokenizer)
     chosen, others = split_given(order.calibration_texts, chosen)
@@ -120,6 +130,7 @@ def _write(source: EncoderSource, order: Order, name: str) -> _Writing:
         reduction=judgement.reduction,
         quality=judgement.record,
         calibrated_on=origin,
+        weights=weights,
     )
 
 
@@ -132,18 +143,33 @@ def _make_random_rows(source: EncoderSource) -> tuple[list[Row], str]:
 
 def _describe(
     source: EncoderSource,
+    order: Order,
     writing: _Writing,
     verification: Verification,
     embedding: EmbeddingRecord | None = None,
 ) -> Filling:
-    records = (*source.checks, *verification.records)
+    records = [*source.checks, *verification.records]
+    explanation = None
+    if order.is_explained:
+        explanation, check = _explain(source, order, writing)
+        records.append(check)
     return Filling(
         source_vocabulary_size=source.model.config.vocabulary_size,
         max_source_length=source.max_source_length,
-        verification=dataclasses.replace(verification, records=records),
+        verification=dataclasses.replace(verification, records=tuple(records)),
         fp32_layers=writing.reduction.fp32_layers,
         layers=writing.reduction.layers,
         quality=writing.quality,
         calibrated_on=writing.calibrated_on,
         embedding=embedding,
+        explanation=explanation,
     )
+
+
+def _explain(
+    source: EncoderSource, order: Order, writing: _Writing
+) -> tuple[ExplanationRecord, VerificationRecord]:
+    """Adds the graph that tells of the attention of what is served."""
+    has_token_types = isinstance(source, PredictionSource) and source.record.has_token_types
+    graph = EncoderExplainGraph(writing.reduction.model, has_token_types=has_token_types)
+    return fill_explanation(source, graph, order, writing.weights)

@@ -119,6 +119,7 @@ def export_model(
     is_replacing: bool = False,
     is_pickle_allowed: bool = False,
     pooling: PoolingChoice | None = None,
+    is_explained: bool = False,
     on_phase: OnPhase = lambda phase: None,
 ) -> Report:
     """Exports a checkpoint and verifies the graphs; only then the store is changed.
@@ -134,6 +135,8 @@ def export_model(
         is_replacing: Whether an existing version is replaced or refused.
         is_pickle_allowed: Whether weights may come from a pickle.
         pooling: How an encoder is pooled whose folder does not say it.
+        is_explained: Whether there is a graph that tells of the attention; to trace it takes about
+            as long as the others.
         on_phase: Told each phase.
 
     Raises:
@@ -159,6 +162,7 @@ def export_model(
             dtype=dtype,
             calibration_texts=tuple(calibration_texts),
             on_phase=on_phase,
+            is_explained=is_explained,
         )
         filling = _fill(source, order)
         on_phase(Phase.WRITE)
@@ -228,6 +232,7 @@ def _make_manifest(
         token_classification=filling.token_classification,
         reranking=filling.reranking,
         mask_filling=filling.mask_filling,
+        explanation=filling.explanation,
         is_batch_invariant=filling.verification.is_batch_invariant,
         verification=filling.verification.records,
         greedy_agreement=filling.verification.greedy_agreement,

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from seqserve.explanation_record import ExplanationRecord
 from seqserve.manifest import LayerRecord, QualityRecord
 from seqserve.task_record import (
     ClassificationRecord,
@@ -30,6 +31,8 @@ class Order:
     calibration_texts: tuple[str, ...]
     """Texts to choose number ranges on; see :mod:`seqserve_export.calibration_text` if empty."""
     on_phase: OnPhase
+    is_explained: bool = False
+    """Whether there is a graph that tells of the attention."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -53,3 +56,5 @@ class Filling:
     token_classification: TokenClassificationRecord | None = None
     reranking: RerankingRecord | None = None
     mask_filling: MaskFillingRecord | None = None
+    explanation: ExplanationRecord | None = None
+    """None where it was not asked for."""

@@ -10,8 +10,8 @@ from typing import Any
 
 from transformers import GenerationConfig as FolderConfig
 
-from seqserve.task_record import MAX_REPETITION_PENALTY, MIN_REPETITION_PENALTY
 from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.decoding_range import PENALTIES
 from seqserve_export.errors import CheckpointError, UnsupportedError
 
 GENERATION_FILE = "generation_config.json"
@@ -79,11 +79,11 @@ def read_generation_config(
         pad_token_id=_only(pad_token_id, "pad_token_id"),
         max_new_tokens=max_new_tokens,
         num_beams=config.num_beams or 1,
-        length_penalty=1.0 if config.length_penalty is None else float(config.length_penalty),
+        length_penalty=_read_penalty(config, "length_penalty"),
         early_stopping=bool(config.early_stopping),
         min_new_tokens=min(min_new_tokens, max_new_tokens),
         no_repeat_ngram_size=config.no_repeat_ngram_size or 0,
-        repetition_penalty=_read_repetition_penalty(config),
+        repetition_penalty=_read_penalty(config, "repetition_penalty"),
         forced_bos_token_id=_only_or_none(config.forced_bos_token_id, "forced_bos_token_id"),
         forced_eos_token_id=_only_or_none(config.forced_eos_token_id, "forced_eos_token_id"),
         suppressed_tokens=_read_suppressed(config),
@@ -145,12 +145,16 @@ def _read_positive(config: Any, name: str) -> float:
     return float(value)
 
 
-def _read_repetition_penalty(config: Any) -> float:
-    value = 1.0 if config.repetition_penalty is None else config.repetition_penalty
-    if not MIN_REPETITION_PENALTY <= value <= MAX_REPETITION_PENALTY:
+def _read_penalty(config: Any, name: str) -> float:
+    """A number that is 1 where it is not set."""
+    value = getattr(config, name)
+    if value is None:
+        return 1.0
+    low, high = PENALTIES[name]
+    if not low <= value <= high:
         raise CheckpointError(
-            f'"repetition_penalty" in {GENERATION_FILE} is out of range: {value!r}; it must be at '
-            f"least {MIN_REPETITION_PENALTY:g} and at most {MAX_REPETITION_PENALTY:g}"
+            f'"{name}" in {GENERATION_FILE} is out of range: {value!r}; it must be at least '
+            f"{low:g} and at most {high:g}"
         )
     return float(value)
 

@@ -5,6 +5,9 @@ from seqserve.task_record import GenerationRecord
 from seqserve_export.calibration import calibrate
 from seqserve_export.calibration_text import choose_texts, make_random_sources
 from seqserve_export.device_graphs import BestTokensGraph, MoveRowsGraph
+from seqserve_export.errors import UnsupportedError
+from seqserve_export.explain_graph import ExplainGraph
+from seqserve_export.explanation_filling import fill_explanation
 from seqserve_export.filling import SOURCE_TOKENIZER_FILE, TARGET_TOKENIZER_FILE, Filling, Order
 from seqserve_export.generation_verification import GenerationVerifier
 from seqserve_export.graphs import DecodeGraph, EncodeGraph
@@ -17,6 +20,7 @@ from seqserve_export.rank_graph import write_rank_graph
 from seqserve_export.rank_verification import compare_rankings
 from seqserve_export.source import GenerationSource
 from seqserve_export.transformer import Transformer
+from seqserve_export.variants.variant_model import VariantModel
 from seqserve_export.verification import Verification
 from seqserve_export.weight_file import WeightFile
 
@@ -26,6 +30,7 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
 
     Raises:
         VerificationError: Something differs that must not.
+        UnsupportedError: The model cannot be served in the format.
     """
     checks = list(source.checks)
     if source.reference:
@@ -41,6 +46,10 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
     rank_path = write_rank_graph(order.folder, model.config.target_vocabulary_size)
     if order.dtype == "fp16":
         checks += _write_device_graphs(model, order, weights)
+    explanation = None
+    if order.is_explained and model.attention_layers:
+        explanation, check = fill_explanation(source, ExplainGraph(model), order, weights)
+        checks.append(check)
     order.on_phase(Phase.VERIFY_GRAPHS)
     verifier = GenerationVerifier(source, encode_path, decode_path, model=model, dtype=order.dtype)
     found = verifier.verify()
@@ -57,6 +66,7 @@ def fill_generation(source: GenerationSource, order: Order) -> Filling:
         layers=reduction.layers,
         calibrated_on=calibrated_on,
         generation=_make_record(source, is_for_devices=order.dtype == "fp16"),
+        explanation=explanation,
     )
 
 
@@ -64,6 +74,11 @@ def _reduce(source: GenerationSource, order: Order) -> tuple[Reduction[Transform
     """The model in the format that was asked for, and what that was chosen on."""
     if order.dtype == "fp32":
         return Reduction(model=source.model), None
+    if isinstance(source.model, VariantModel):
+        raise UnsupportedError(
+            f"{source.name} is a variant of the Transformer, which cannot be served in "
+            f"{order.dtype}; supported is fp32"
+        )
     order.on_phase(Phase.QUANTIZE)
     chosen = choose_texts(
         order.calibration_texts,

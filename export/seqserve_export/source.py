@@ -16,6 +16,7 @@ from seqserve.task_record import (
     Task,
 )
 from seqserve_export.checkpoint import GenerationConfig
+from seqserve_export.decoding_range import check_ranges
 from seqserve_export.encoder_config import EncoderConfig
 from seqserve_export.encoder_model import EncoderModel
 from seqserve_export.errors import CheckpointError
@@ -109,6 +110,7 @@ class GenerationSource:
                 "`num_beams` must be from 1 to half of the target vocabulary of "
                 f"{config.target_vocabulary_size}, but is {generation.num_beams}"
             )
+        check_ranges(generation, config.max_target_length)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -112,7 +112,7 @@ def _read_transformer_folder(folder: Path) -> GenerationSource:
     target_path = folder / TARGET_TOKENIZER_FILE
     return GenerationSource(
         name=checkpoint.name,
-        family="transformer",
+        family=checkpoint.model.family,
         model=checkpoint.model,
         generation=checkpoint.generation,
         source_tokenizer=read_tokenizer(folder / SOURCE_TOKENIZER_FILE),

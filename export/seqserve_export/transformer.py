@@ -14,12 +14,15 @@ import math
 import torch
 from torch import Tensor, nn
 
+from seqserve.attention_kind import AttentionKind
 from seqserve_export.layers import DecoderLayer, EncoderLayer, make_norm
 from seqserve_export.positions import RelativePositionBias, sinusoidal_table
 from seqserve_export.transformer_config import BlockConfig, TransformerConfig
 
 Cache = list[tuple[Tensor, Tensor]]
 """Keys and values of every layer, each [B, H, P, D]."""
+KindLayers = dict[AttentionKind, int]
+"""How many layers there are of each kind of attention, in the order of the tensors."""
 
 
 class Embedding(nn.Module):
@@ -153,6 +156,31 @@ class Transformer(nn.Module):
         )
         if config.has_tied_head:
             self.head.weight = self.target_embedding.token.weight
+
+    @property
+    def family(self) -> str:
+        """What the manifest calls a checkpoint of our own."""
+        return "transformer"
+
+    @property
+    def attention_layers(self) -> KindLayers:
+        """How many layers there are of each kind of attention."""
+        return {
+            AttentionKind.ENCODER_SELF: self.config.num_encoder_layers,
+            AttentionKind.DECODER_SELF: self.config.num_decoder_layers,
+            AttentionKind.CROSS: self.config.num_decoder_layers,
+        }
+
+    def sort_attention(self, record: list[Tensor], source_length: int) -> list[Tensor]:
+        """Puts the weights of all calls of attention into the order of the kinds.
+
+        Args:
+            record: [B, H, T, P] each, in the order of the calls in :meth:`forward`.
+            source_length: S.
+        """
+        num_encoder_layers = self.config.num_encoder_layers
+        of_decoder = record[num_encoder_layers:]  # each layer looks at itself, then at the source
+        return [*record[:num_encoder_layers], *of_decoder[::2], *of_decoder[1::2]]
 
     @property
     def cache_dtype(self) -> torch.dtype:

@@ -23,7 +23,8 @@ from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 
 
 def _run(*arguments: object) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
+    """Calls the command, without the graph that ``test_explanation`` is about."""
+    return CliRunner().invoke(main, [*map(str, arguments), "--no-explain"])
 
 
 def _check_error(result: Result, *parts: str) -> None:
@@ -43,7 +44,7 @@ def test_export_writes_and_reports(tiny_checkpoint: Path, tmp_path: Path) -> Non
     assert [path.name for path in store.iterdir()] == ["spoken"]
     assert [path.name for path in (store / "spoken").iterdir()] == ["3"]
     manifest = read_manifest(store / "spoken" / "3")
-    assert (manifest.name, manifest.version) == ("spoken", "3")
+    assert (manifest.name, manifest.version, manifest.explanation) == ("spoken", "3", None)
     for part in ("decode.onnx", "47,712 parameters", "fp32", "tolerance", "beam search", " s\n"):
         assert part in result.output
 
@@ -193,6 +194,14 @@ def test_unknown_folders_are_one_line(tmp_path: Path) -> None:
         ("generation", {"eos_token_id": 49}, ["`eos_token_id`", "vocabulary of 49", "is 49"]),
         ("generation", {"max_new_tokens": 33}, ["`max_new_tokens`", "32, but is 33"]),
         ("generation", {"num_beams": 0}, ["`num_beams` must be from 1"]),
+        ("generation", {"length_penalty": 5.5}, ["`length_penalty`", "at most 5, but is 5.5"]),
+        ("generation", {"repetition_penalty": 0.0}, ["`repetition_penalty`", "at least 0.01"]),
+        (
+            "generation",
+            {"temperature": 0.0},
+            ["`temperature` must be above 0 and finite, but is 0"],
+        ),
+        ("generation", {"top_p": 1.5}, ["`top_p` must be above 0 and at most 1, but is 1.5"]),
     ],
 )
 def test_wrong_configurations_are_one_line(

@@ -1,6 +1,7 @@
 """Decoding defaults of Hugging Face folders: what is read, and what is refused."""
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,19 @@ def test_repetition_penalty_out_of_range_is_refused(tmp_path: Path, value: float
     assert str(caught.value) == (
         f'"repetition_penalty" in generation_config.json is out of range: {value}; it must be at '
         "least 0.01 and at most 100"
+    )
+
+
+@pytest.mark.parametrize("value", [5.5, -6.0, 1e38, math.inf, math.nan])
+def test_length_penalty_out_of_range_is_refused(tmp_path: Path, value: float) -> None:
+    """As the server refuses it in requests; the limits themselves are kept."""
+    for limit in (-5.0, 5.0):
+        assert read(tmp_path, length_penalty=limit).length_penalty == limit
+    with pytest.raises(CheckpointError) as caught:
+        read(tmp_path, length_penalty=value)
+    assert str(caught.value) == (
+        f'"length_penalty" in generation_config.json is out of range: {value}; it must be at '
+        "least -5 and at most 5"
     )
 
 

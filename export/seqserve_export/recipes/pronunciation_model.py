@@ -55,14 +55,21 @@ def make_model(
             max_target_length=64,
         )
     )
+    initialize(model)
+    return model
+
+
+def initialize(model: Transformer) -> None:
+    """Gives embeddings and linear layers the weights that training begins with."""
     for module in model.modules():
         if isinstance(module, nn.Embedding):
-            # The table is also the output projection, which must start with small logits.
-            nn.init.normal_(module.weight, std=width**-0.5)
+            if module.weight.requires_grad:
+                # The table is also the output projection, which must start with small logits.
+                nn.init.normal_(module.weight, std=model.config.model_size**-0.5)
         elif isinstance(module, nn.Linear) and module is not model.head:
             nn.init.xavier_uniform_(module.weight)
-            nn.init.zeros_(module.bias)
-    return model
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
 
 
 def count_parameters(model: Transformer) -> int:

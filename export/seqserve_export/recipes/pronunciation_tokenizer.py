@@ -16,13 +16,16 @@ _SPECIAL_TOKENS = ("<pad>", "<s>", "</s>", "<unk>")
 _LETTERS = "'" + string.ascii_lowercase
 
 
-def make_source_tokenizer() -> Tokenizer:
+def make_source_tokenizer(others: str = "") -> Tokenizer:
     """Makes the tokenizer of words: one token a letter, then ``</s>``.
 
     Case and accents are removed and curly apostrophes made straight first; any other character
     is ``<unk>``.
+
+    Args:
+        others: Characters that have tokens behind those of the letters.
     """
-    tokenizer = _make_word_level(_LETTERS)
+    tokenizer = _make_word_level(_LETTERS + others)
     tokenizer.normalizer = NormalizerSequence(
         [NFD(), StripAccents(), Lowercase(), Replace("\u2019", "'"), Replace("\u2018", "'")]
     )
