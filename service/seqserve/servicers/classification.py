@@ -8,8 +8,9 @@ from seqserve.passage import Passage
 from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
+from seqserve.servicers.input_check import check_count, check_text
 from seqserve.servicers.passages import Text, read_passages
-from seqserve.servicers.requests import admitted, check_count, check_text
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.scores import ScoreFunction, best_first, identity, sigmoid, softmax
 from seqserve.servicers.turn import Turn, predict, to_timing
 from seqserve.task_record import ClassificationRecord

@@ -9,6 +9,7 @@ from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import add_windows, resolve_cutting
 from seqserve.servicers.embedding_shape import EmbeddingShape, resolve_shape
+from seqserve.servicers.input_check import check_count, check_text
 from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.passages import (
     Text,
@@ -17,11 +18,14 @@ from seqserve.servicers.passages import (
     read_windowed,
 )
 from seqserve.servicers.prompts import resolve_prompt
-from seqserve.servicers.requests import admitted, check_count, check_text
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.token_embeddings import check_token_embeddings, to_token_embeddings
 from seqserve.servicers.turn import Turn, predict, slowest, to_timing
 from seqserve.task_record import EmbeddingRecord
 from seqserve.v1 import encoding_pb2
+
+_NUMBERS_PER_CHARACTER = 8
+"""Numbers that are written in the time that a character is tokenized in."""
 
 
 async def embed(
@@ -47,7 +51,10 @@ async def embed(
             check_text(text, f"inputs[{index}]", config)
             texts.append(Text(prompt + text, f"inputs[{index}]"))
         if cutting.stride is None:
-            windows = [[one] for one in await read_passages(model, texts, cutting)]
+            read = await read_passages(
+                model, texts, cutting, has_offsets=request.return_token_embeddings
+            )
+            windows = [[one] for one in read]
         else:
             windows = await read_windowed(model, texts, cutting.stride, config)
         passages = list(itertools.chain(*windows))
@@ -58,8 +65,9 @@ async def embed(
                 model, passages, turn, returns_states=request.return_token_embeddings
             )
         messages = await off_loop(
-            _count_weights(answers),
+            sum(len(answer.values) for answer in answers) // _NUMBERS_PER_CHARACTER,
             lambda: _to_embeddings(model, request, windows, answers, shape, len(prompt)),
+            stage="postprocess",
         )
     if record.sparse is not None:
         _check_size(messages, config)
@@ -99,11 +107,6 @@ def _check_size(messages: list[encoding_pb2.Embedding], config: ServerConfig) ->
             f"{config.max_message_bytes} (max_message_bytes); set or lower `max_active_dims`, or "
             "send fewer texts",
         )
-
-
-def _count_weights(answers: list[EncoderOutput]) -> int:
-    """Weights of sparse embeddings; dense ones are short."""
-    return sum(len(answer.values) for answer in answers if answer.indices is not None)
 
 
 def _to_embeddings(

@@ -7,7 +7,7 @@ import asyncio
 import dataclasses
 import itertools
 import time
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 
@@ -18,23 +18,18 @@ from seqserve.registry import Registry
 from seqserve.search import make_search
 from seqserve.sequence import Answer, Sequence
 from seqserve.served_model import ServedModel
+from seqserve.servicers.alignment import Aligner, find_alignment
 from seqserve.servicers.arrivals import Arrivals
 from seqserve.servicers.attribution import attributed
 from seqserve.servicers.caller import caller_of
-from seqserve.servicers.deadline import Deadline, deadline_of
+from seqserve.servicers.deadline import Deadline, deadline_of, until
 from seqserve.servicers.generation_results import to_result
-from seqserve.servicers.languages import find_bos_chooser, resolve_direction
+from seqserve.servicers.input_check import check_cache, check_count
+from seqserve.servicers.languages import Direction, find_bos_chooser, resolve_direction
 from seqserve.servicers.options import resolve_options
-from seqserve.servicers.requests import (
-    Source,
-    admitted,
-    check_cache,
-    check_count,
-    resolve_priority,
-    run,
-    submitted,
-)
+from seqserve.servicers.requests import Source, admitted, resolve_priority, run, submitted
 from seqserve.servicers.scoring import score_targets
+from seqserve.servicers.sharing import sharing_of
 from seqserve.servicers.sources import read_sources
 from seqserve.servicers.stopping import check_target_prefix, make_stops
 from seqserve.servicers.suppression import suppress
@@ -44,6 +39,14 @@ from seqserve.task_record import Task
 from seqserve.text_stream import TextStream
 from seqserve.time_limit import overdue_message
 from seqserve.v1 import generation_pb2, generation_pb2_grpc, model_pb2
+
+
+class _Prepared(NamedTuple):
+    """An input that is ready to run."""
+
+    sequence: Sequence
+    source: Source
+    direction: Direction
 
 
 class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
@@ -60,23 +63,35 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         deadline = deadline_of(context, self._config)
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         check_count(len(request.inputs), "inputs", self._config)
+        with admitted(model, len(request.inputs)):
+            results = await self.answer(model, request, deadline, context)
+        return generation_pb2.GenerateResponse(results=results, model=_reference(model))
+
+    async def answer(
+        self,
+        model: ServedModel,
+        request: generation_pb2.GenerateRequest,
+        deadline: Deadline,
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> list[generation_pb2.GenerateResult]:
+        """Generates from all inputs of a request that has been admitted."""
         fields = [f"inputs[{index}]" for index in range(len(request.inputs))]
         inputs = list(zip(request.inputs, fields, strict=True))
         option_layers = [(request.options, "options")] if request.HasField("options") else []
-        with admitted(model, len(inputs)):
-            prepared = await self._prepare(
-                model, inputs, option_layers, request, deadline, caller_of(context)
-            )
-            sequences = [sequence for sequence, _ in prepared]
-            with attributed(sequences, inputs, option_layers):
-                answers = await run(model, sequences)
-        return generation_pb2.GenerateResponse(
-            results=[
-                to_result(model, answer, source, _options(sequence))
-                for answer, (sequence, source) in zip(answers, prepared, strict=True)
-            ],
-            model=_reference(model),
-        )
+        prepared = await self._prepare(model, inputs, option_layers, request, deadline, context)
+        sequences = [one.sequence for one in prepared]
+        with attributed(sequences, inputs, option_layers):
+            answers = await run(model, sequences)
+        results = [
+            to_result(model, answer, one.source, _options(one.sequence))
+            for answer, one in zip(answers, prepared, strict=True)
+        ]
+        if request.return_alignments:
+            aligner = Aligner(model, self._config)
+            async with until(deadline):
+                for result, one, (message, _) in zip(results, prepared, inputs, strict=True):
+                    await aligner.align(result, message, one.source, one.direction)
+        return results
 
     async def GenerateStream(  # type: ignore[override]  # noqa: N802
         self,
@@ -107,7 +122,12 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         """Scores all targets of the request."""
         model = self._registry.find(request.model_name, request.model_version, Task.GENERATE)
         results = await score_targets(
-            model, request, self._config, deadline_of(context, self._config), caller_of(context)
+            model,
+            request,
+            self._config,
+            deadline_of(context, self._config),
+            caller_of(context),
+            sharing_of(context),
         )
         return generation_pb2.ScoreTargetsResponse(results=results, model=_reference(model))
 
@@ -121,28 +141,31 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         inputs = [(request.input, "input")]
         option_layers = [(request.options, "options")] if request.HasField("options") else []
         with admitted(model, 1) as places:
-            ((sequence, source),) = await self._prepare(
-                model, inputs, option_layers, request, deadline, caller_of(context)
+            (prepared,) = await self._prepare(
+                model, inputs, option_layers, request, deadline, context
             )
+            sequence = prepared.sequence
             arrivals = Arrivals(model.metrics)
             sequence.on_tokens = arrivals.put
             with submitted(model, [sequence]) as (future,):
-                # A caller that reads slowly holds no place once the work is done.
-                future.add_done_callback(lambda _: places.release())
+                if not request.return_alignments:
+                    # A caller that reads slowly holds no place once the work is done.
+                    future.add_done_callback(lambda _: places.release())
                 future.add_done_callback(lambda _: arrivals.end())
                 with attributed([sequence], inputs, option_layers):
-                    await self._write(model, source, _options(sequence), arrivals, future, context)
+                    await self._write(model, request, prepared, arrivals, future, context)
 
     async def _write(
         self,
         model: ServedModel,
-        source: Source,
-        options: GenerateOptions,
+        request: generation_pb2.GenerateStreamRequest,
+        prepared: _Prepared,
         arrivals: Arrivals,
         future: asyncio.Future[Answer],
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> None:
         """Sends the pieces of one sequence as they arrive, then its result."""
+        options = _options(prepared.sequence)
         stops = make_stops(options, model.target_tokenizer)
         stream = TextStream(model.target_tokenizer, None if stops is None else stops.trim)
         tokens = await arrivals.get()
@@ -156,11 +179,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
             reference = None
             tokens = await arrivals.get()
-        result = to_result(model, await future, source, options)
+        result = to_result(model, await future, prepared.source, options)
         rest = stream.finish(result.hypotheses[0].text)
         if rest:
             piece = generation_pb2.GeneratePiece(text=rest)
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
+        if request.return_alignments:
+            await Aligner(model, self._config).align(
+                result, request.input, prepared.source, prepared.direction
+            )
         await context.write(generation_pb2.GenerateStreamResponse(result=result))
 
     async def _prepare(
@@ -170,12 +197,15 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
         option_layers: list[tuple[generation_pb2.GenerateOptions, str]],
         request: generation_pb2.GenerateRequest | generation_pb2.GenerateStreamRequest,
         deadline: Deadline,
-        caller: str,
-    ) -> list[tuple[Sequence, Source]]:
+        context: grpc.aio.ServicerContext[Any, Any],
+    ) -> list[_Prepared]:
         """Checks and tokenizes inputs, and makes their sequences."""
         record = model.manifest.generation
         assert record is not None
+        if request.return_alignments:
+            find_alignment(model)
         arrived_at, priority = time.monotonic(), resolve_priority(request.priority)
+        caller, sharing = caller_of(context), sharing_of(context)
         own_layers = [
             [(message.options, f"{field}.options")] if message.HasField("options") else []
             for message, field in inputs
@@ -226,13 +256,16 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
                 stop_at=arrived_at + chosen.max_time,
                 priority=priority,
                 caller=caller,
+                sharing=sharing,
                 submitted_at=now,
             )
             for source, chosen, direction in zip(sources, options, directions, strict=True)
         ]
         for sequence, (_, field) in zip(sequences, inputs, strict=True):
             check_cache(model, sequence, field)
-        return list(zip(sequences, sources, strict=True))
+        if request.return_alignments:
+            Aligner(model, self._config).check_least(sequences)
+        return [_Prepared(*parts) for parts in zip(sequences, sources, directions, strict=True)]
 
 
 def _reference(model: ServedModel) -> model_pb2.ModelReference:

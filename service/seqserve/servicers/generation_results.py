@@ -45,6 +45,7 @@ def to_timing(timing: Timing) -> generation_pb2.GenerationTiming:
         queue_duration=to_duration(timing.queue_seconds),
         encode_duration=to_duration(timing.encode_seconds),
         decode_duration=to_duration(timing.decode_seconds),
+        is_cached=timing.is_cached,
     )
 
 

@@ -12,7 +12,7 @@ from seqserve.task_record import (
     LanguageRecord,
     TargetMode,
 )
-from seqserve.v1 import generation_pb2
+from seqserve.v1 import attention_pb2, generation_pb2
 
 _NUM_SUGGESTIONS = 5
 _CODE_BEGINNING = ">>"
@@ -33,7 +33,9 @@ class Direction:
 
 
 def resolve_direction(
-    message: generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput,
+    message: generation_pb2.GenerateInput
+    | generation_pb2.ScoreTargetsInput
+    | attention_pb2.AttendInput,
     field: str,
     record: GenerationRecord,
     *,
@@ -146,7 +148,9 @@ def _describe(code: str, codes: dict[str, int]) -> str:
 
 
 def _check_unset(
-    message: generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput,
+    message: generation_pb2.GenerateInput
+    | generation_pb2.ScoreTargetsInput
+    | attention_pb2.AttendInput,
     field: str,
     name: str,
     reason: str,

@@ -9,9 +9,10 @@ from seqserve.passage import Passage
 from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
+from seqserve.servicers.input_check import check_count, check_text
 from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.passages import Text, admitted_more, read_passages
-from seqserve.servicers.requests import admitted, check_count, check_text
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.scores import best_first, softmax
 from seqserve.servicers.turn import Turn, predict, to_timing
 from seqserve.task_record import MaskFillingRecord

@@ -7,14 +7,16 @@ from typing import Any
 from google.protobuf import duration_pb2
 
 from seqserve.config import ServerConfig
+from seqserve.decoding_limit import (
+    MAX_LENGTH_PENALTY,
+    MAX_REPETITION_PENALTY,
+    MIN_LENGTH_PENALTY,
+    MIN_REPETITION_PENALTY,
+)
 from seqserve.errors import InvalidRequestError
 from seqserve.generate_options import GenerateOptions
 from seqserve.servicers.stopping import check_inclusion, check_stop_sequences
-from seqserve.task_record import (
-    MAX_REPETITION_PENALTY,
-    MIN_REPETITION_PENALTY,
-    GenerationRecord,
-)
+from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
 _BEAM_ONLY = ("length_penalty", "early_stopping")
@@ -66,7 +68,9 @@ def resolve_options(
         max_new_tokens=max_new_tokens,
         num_beams=num_beams,
         num_return_sequences=checks.integer("num_return_sequences", 1, 1, max_hypotheses),
-        length_penalty=checks.finite("length_penalty", record.length_penalty),
+        length_penalty=checks.between(
+            "length_penalty", record.length_penalty, MIN_LENGTH_PENALTY, MAX_LENGTH_PENALTY
+        ),
         early_stopping=bool(values.get("early_stopping", record.early_stopping)),
         # A default beyond the request's own limit bars the end token up to that limit.
         min_new_tokens=checks.integer(
@@ -92,6 +96,7 @@ def resolve_options(
         top_k=checks.integer("top_k", record.top_k, 0, _MAX_INT32),
         top_p=checks.probability("top_p", record.top_p),
         seed=checks.integer("seed", secrets.randbits(63) if do_sample else 0, 0, _MAX_INT64),
+        is_seed_drawn=do_sample and "seed" not in values,
         return_scores=bool(values.get("return_scores", False)),
         return_token_log_probabilities=bool(values.get("return_token_log_probabilities", False)),
         max_time=checks.span("max_time", math.inf, config.max_request_seconds),

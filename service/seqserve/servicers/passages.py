@@ -8,12 +8,16 @@ from typing import NamedTuple
 
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
-from seqserve.passage import PairReader, Passage, read_text, read_windows
+from seqserve.passage import PairReader, Passage, read_text, read_texts, read_windows
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting
+from seqserve.servicers.input_check import check_length, check_tokens
 from seqserve.servicers.offloading import off_loop
-from seqserve.servicers.requests import admitted, check_length, check_tokens
+from seqserve.servicers.requests import admitted
 from seqserve.tokenizer import Tokenizer
+
+_PORTION = 64
+"""Texts that are tokenized at once: the library makes something of each token of all of them."""
 
 
 class Text(NamedTuple):
@@ -28,14 +32,25 @@ class Text(NamedTuple):
     """What is read together with it, for messages."""
 
 
-async def read_passages(model: ServedModel, texts: Items[Text], cutting: Cutting) -> list[Passage]:
+async def read_passages(
+    model: ServedModel, texts: Items[Text], cutting: Cutting, *, has_offsets: bool = False
+) -> list[Passage]:
     """Tokenizes checked texts, each into one passage.
+
+    Args:
+        model: Whose tokenizer and longest source count.
+        texts: The texts.
+        cutting: What becomes of those that are too long.
+        has_offsets: Whether somebody asks for the places of tokens.
 
     Raises:
         InvalidRequestError: A text has more tokens than the model reads and is not to be cut.
     """
     tokenizer, limit = model.source_tokenizer, model.manifest.max_source_length
-    passages = await off_loop(size_of(texts), lambda: list(_read(tokenizer, texts, limit, cutting)))
+    passages = await off_loop(
+        size_of(texts),
+        lambda: list(_read(tokenizer, texts, limit, cutting, has_offsets=has_offsets)),
+    )
     for passage, text in zip(passages, texts, strict=True):
         if passage.num_truncated and not cutting.truncate:
             length = len(passage.tokens) + passage.num_truncated
@@ -92,8 +107,13 @@ def size_of(texts: Items[Text]) -> int:
 
 
 def _read(
-    tokenizer: Tokenizer, texts: Items[Text], limit: int, cutting: Cutting
+    tokenizer: Tokenizer, texts: Items[Text], limit: int, cutting: Cutting, *, has_offsets: bool
 ) -> Iterator[Passage]:
+    if not has_offsets and all(text.pair is None for text in texts):
+        for start in range(0, len(texts), _PORTION):
+            portion = [text.text for text in texts[start : start + _PORTION]]
+            yield from read_texts(tokenizer, portion, limit, cutting.side)
+        return
     # Neighbours often have their first text in common: a query.
     for first, group in itertools.groupby(texts, key=lambda text: text.text):
         reader: PairReader | None = None
@@ -102,7 +122,7 @@ def _read(
                 yield read_text(tokenizer, first, limit, cutting.side)
                 continue
             reader = reader or PairReader(tokenizer, first, limit, cutting.side)
-            yield reader.read(text.pair)
+            yield reader.read(text.pair, has_offsets=has_offsets)
 
 
 def _read_windows(

@@ -2,11 +2,12 @@
 
 from seqserve.errors import InvalidRequestError
 from seqserve.task_record import PromptedRecord
-from seqserve.v1 import encoding_pb2
+from seqserve.v1 import attention_pb2, encoding_pb2
 
 
 def resolve_prompt(
-    request: encoding_pb2.EmbedRequest | encoding_pb2.RerankRequest, record: PromptedRecord
+    request: encoding_pb2.EmbedRequest | encoding_pb2.RerankRequest | attention_pb2.AttendRequest,
+    record: PromptedRecord,
 ) -> str:
     """The prompt of a request; empty for none.
 

@@ -6,9 +6,10 @@ from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import resolve_cutting
+from seqserve.servicers.input_check import check_count, check_text
 from seqserve.servicers.passages import Text, read_passages
 from seqserve.servicers.prompts import resolve_prompt
-from seqserve.servicers.requests import admitted, check_count, check_text
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.scores import ScoreFunction, best_first, identity, sigmoid
 from seqserve.servicers.turn import Turn, predict, to_timing
 from seqserve.task_record import RerankingRecord

@@ -11,16 +11,12 @@ from seqserve.sequence import Answer, Generation, Sequence, Timing
 from seqserve.served_model import ServedModel
 from seqserve.servicers.deadline import Deadline
 from seqserve.servicers.generation_results import to_timing
+from seqserve.servicers.input_check import check_cache
 from seqserve.servicers.languages import Direction, resolve_direction
-from seqserve.servicers.requests import (
-    Source,
-    admitted,
-    check_cache,
-    resolve_priority,
-    run,
-)
+from seqserve.servicers.requests import Source, admitted, resolve_priority, run
 from seqserve.servicers.sources import read_sources
 from seqserve.servicers.targets import check_counts, read_targets
+from seqserve.sharing import Sharing
 from seqserve.target_scoring import TargetScoring
 from seqserve.v1 import generation_pb2
 
@@ -40,6 +36,7 @@ async def score_targets(
     config: ServerConfig,
     deadline: Deadline,
     caller: str,
+    sharing: Sharing | None,
 ) -> list[generation_pb2.ScoreTargetsResult]:
     """Scores all targets of a request.
 
@@ -72,6 +69,7 @@ async def score_targets(
             sequence.deadline = deadline.at
             sequence.server_limit_seconds = deadline.server_limit_seconds
             sequence.priority, sequence.caller = priority, caller
+            sequence.sharing = sharing
         answers = await run(model, [part.sequence for part in parts])
     return _to_results(model, sources, targets, parts, answers)
 

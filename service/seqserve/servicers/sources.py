@@ -5,16 +5,14 @@ from collections.abc import Sequence as Items
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
-from seqserve.servicers.languages import Direction
-from seqserve.servicers.requests import (
-    Frame,
-    Source,
+from seqserve.servicers.input_check import (
     check_length,
     check_text,
     check_token_count,
     check_token_ids,
-    tokenize,
 )
+from seqserve.servicers.languages import Direction
+from seqserve.servicers.requests import Frame, Source, tokenize
 from seqserve.v1 import generation_pb2
 
 InputMessage = generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput
@@ -52,7 +50,7 @@ async def read_sources(
                 check_text(message.text, f"{field}.text", config)
                 texts[index] = message.text
             case "token_ids":
-                sources[index] = _read_token_ids(
+                sources[index] = read_token_ids(
                     model, message.token_ids.values, f"{field}.token_ids", truncate
                 )
             case _:
@@ -68,10 +66,12 @@ async def read_sources(
     return [sources[index] for index in range(len(inputs))]
 
 
-def _read_token_ids(
-    model: ServedModel, token_ids: Items[int], field: str, truncate: bool
-) -> Source:
-    """Checks token ids, and cuts them where that is allowed."""
+def read_token_ids(model: ServedModel, token_ids: Items[int], field: str, truncate: bool) -> Source:
+    """Checks token ids, and cuts them where that is allowed.
+
+    Raises:
+        InvalidRequestError: There are none or too many, or the model does not have one.
+    """
     if not token_ids:
         raise InvalidRequestError(field, f"`{field}` must not be empty")
     limit, length = model.manifest.max_source_length, len(token_ids)

@@ -4,7 +4,7 @@ import dataclasses
 
 from seqserve.errors import InvalidRequestError
 from seqserve.generate_options import GenerateOptions
-from seqserve.servicers.requests import check_token_ids, check_tokens
+from seqserve.servicers.input_check import check_token_ids, check_tokens
 from seqserve.servicers.target_texts import Layers, TargetTexts
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2

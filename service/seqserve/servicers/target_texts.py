@@ -7,8 +7,8 @@ from functools import partial
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
+from seqserve.servicers.input_check import check_text
 from seqserve.servicers.offloading import off_loop
-from seqserve.servicers.requests import check_text
 from seqserve.tokenizer import Tokenizer
 from seqserve.v1 import generation_pb2
 

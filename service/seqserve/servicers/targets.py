@@ -6,15 +6,15 @@ from functools import partial
 from seqserve.config import ServerConfig
 from seqserve.errors import InvalidRequestError
 from seqserve.served_model import ServedModel
-from seqserve.servicers.languages import Direction
-from seqserve.servicers.offloading import off_loop
-from seqserve.servicers.requests import (
+from seqserve.servicers.input_check import (
     check_count,
     check_text,
     check_token_count,
     check_token_ids,
     check_tokens,
 )
+from seqserve.servicers.languages import Direction
+from seqserve.servicers.offloading import off_loop
 from seqserve.task_record import GenerationRecord
 from seqserve.v1 import generation_pb2
 
@@ -68,16 +68,21 @@ def _tokenize(
 ) -> list[list[tuple[int, ...]]]:
     return [
         [
-            _read_target(model, target, direction, f"inputs[{index}].targets[{position}]")
+            read_target(model, target, direction, f"inputs[{index}].targets[{position}]")
             for position, target in enumerate(one.targets)
         ]
         for index, (one, direction) in enumerate(zip(inputs, directions, strict=True))
     ]
 
 
-def _read_target(
+def read_target(
     model: ServedModel, target: generation_pb2.Target, direction: Direction, field: str
 ) -> tuple[int, ...]:
+    """The tokens of one target, which sets text or token ids.
+
+    Raises:
+        InvalidRequestError: It is empty, too long, or holds ids the model does not have.
+    """
     record = model.manifest.generation
     assert record is not None
     limit = record.max_target_length

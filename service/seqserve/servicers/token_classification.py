@@ -11,6 +11,7 @@ from seqserve.passage import Passage
 from seqserve.sequence import EncoderOutput
 from seqserve.served_model import ServedModel
 from seqserve.servicers.cutting import Cutting, add_windows, resolve_cutting
+from seqserve.servicers.input_check import check_count, check_text
 from seqserve.servicers.offloading import off_loop
 from seqserve.servicers.passages import (
     Text,
@@ -19,7 +20,7 @@ from seqserve.servicers.passages import (
     read_windowed,
     size_of,
 )
-from seqserve.servicers.requests import admitted, check_count, check_text
+from seqserve.servicers.requests import admitted
 from seqserve.servicers.scores import softmax
 from seqserve.servicers.turn import Turn, predict, slowest, to_timing
 from seqserve.task_record import TokenClassificationRecord
@@ -61,7 +62,8 @@ async def classify_tokens(
             check_text(text, f"inputs[{index}]", config)
             texts.append(Text(text, f"inputs[{index}]"))
         if cutting.stride is None:
-            windows = [[one] for one in await read_passages(model, texts, cutting)]
+            passages = await read_passages(model, texts, cutting, has_offsets=True)
+            windows = [[one] for one in passages]
         else:
             windows = await read_windowed(model, texts, cutting.stride, config)
         with admitted_windows(model, windows):

@@ -410,6 +410,11 @@ class EncodingTiming(_message.Message):
 
     QUEUE_DURATION_FIELD_NUMBER: _builtins.int
     ENCODE_DURATION_FIELD_NUMBER: _builtins.int
+    IS_CACHED_FIELD_NUMBER: _builtins.int
+    is_cached: _builtins.bool
+    """Whether the answer was kept from an equal input, as in `GenerationTiming`. Of windows: whether
+    those of all were.
+    """
     @_builtins.property
     def queue_duration(self) -> _duration_pb2.Duration:
         """From acceptance to the first computation."""
@@ -423,10 +428,11 @@ class EncodingTiming(_message.Message):
         *,
         queue_duration: _duration_pb2.Duration | None = ...,
         encode_duration: _duration_pb2.Duration | None = ...,
+        is_cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["encode_duration", b"encode_duration", "queue_duration", b"queue_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_duration", b"encode_duration", "queue_duration", b"queue_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["encode_duration", b"encode_duration", "is_cached", b"is_cached", "queue_duration", b"queue_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

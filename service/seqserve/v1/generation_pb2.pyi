@@ -99,8 +99,9 @@ class GenerateOptions(_message.Message):
     """
     length_penalty: _builtins.float
     """Exponent of the length in the score of a finished hypothesis,
-    `sum of log-probabilities / length ** length_penalty`. Must be finite. Above 0 favours longer
-    targets, below 0 shorter ones, 0 is off. Beam search only.
+    `sum of log-probabilities / length ** length_penalty`. At least -5; at most 5: beyond them
+    scores of long targets would overflow or vanish. Above 0 favours longer targets, below 0
+    shorter ones, 0 is off. Beam search only.
     """
     early_stopping: _builtins.bool
     """Whether beam search ends as soon as `num_beams` hypotheses are finished, instead of when no
@@ -459,6 +460,7 @@ class GenerateRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RETURN_ALIGNMENTS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
@@ -471,6 +473,11 @@ class GenerateRequest(_message.Message):
     """
     priority: _priority_pb2.Priority.ValueType
     """Whose turn comes first while inputs wait. Default normal."""
+    return_alignments: _builtins.bool
+    """Whether hypotheses carry an alignment: what each target token came from. It takes a pass of the
+    model's explain graph for each hypothesis, one after the other. Default false. Models that were
+    exported without such a graph refuse it with UNIMPLEMENTED.
+    """
     @_builtins.property
     def inputs(self) -> _containers.RepeatedCompositeFieldContainer[Global___GenerateInput]:
         """The sources; at least one, at most the server's limit of inputs per request."""
@@ -488,10 +495,11 @@ class GenerateRequest(_message.Message):
         options: Global___GenerateOptions | None = ...,
         truncate: _builtins.bool = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        return_alignments: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["inputs", b"inputs", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "return_alignments", b"return_alignments", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -511,6 +519,7 @@ class Hypothesis(_message.Message):
     PREFIX_TOKEN_COUNT_FIELD_NUMBER: _builtins.int
     STOP_SEQUENCE_FIELD_NUMBER: _builtins.int
     TOP_LOG_PROBABILITIES_FIELD_NUMBER: _builtins.int
+    ALIGNMENT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text, special tokens removed. After a stop sequence it ends before that, or with it if
     `include_stop_sequence` says so.
@@ -545,6 +554,10 @@ class Hypothesis(_message.Message):
         `top_log_probability_count` asks for.
         """
 
+    @_builtins.property
+    def alignment(self) -> Global___Alignment:
+        """What each target token came from, as `return_alignments` asks for."""
+
     def __init__(
         self,
         *,
@@ -556,16 +569,67 @@ class Hypothesis(_message.Message):
         prefix_token_count: _builtins.int = ...,
         stop_sequence: _builtins.str = ...,
         top_log_probabilities: _abc.Iterable[Global___TopLogProbabilities] | None = ...,
+        alignment: Global___Alignment | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "score", b"score"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "alignment", b"alignment", "score", b"score"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "finish_reason", b"finish_reason", "prefix_token_count", b"prefix_token_count", "score", b"score", "stop_sequence", b"stop_sequence", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities", "top_log_probabilities", b"top_log_probabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_score", b"_score", "alignment", b"alignment", "finish_reason", b"finish_reason", "prefix_token_count", b"prefix_token_count", "score", b"score", "stop_sequence", b"stop_sequence", "text", b"text", "token_ids", b"token_ids", "token_log_probabilities", b"token_log_probabilities", "top_log_probabilities", b"top_log_probabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__score: _TypeAlias = _typing.Literal["score"]  # noqa: Y015
     _WhichOneofArgType__score: _TypeAlias = _typing.Literal["_score", b"_score"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__score) -> _WhichOneofReturnType__score | None: ...
 
 Global___Hypothesis: _TypeAlias = Hypothesis  # noqa: Y015
+
+@_typing.final
+class Alignment(_message.Message):
+    """What each token of a target came from: the mean of those heads of cross-attention that export has
+    found to tell it best, see `GetModel`.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_TOKENS_FIELD_NUMBER: _builtins.int
+    TARGET_TOKENS_FIELD_NUMBER: _builtins.int
+    SOURCE_INDICES_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def source_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Token]:
+        """What the model read, special tokens included, with offsets in the text of the input. Offsets of
+        inputs given as token ids are in the text that these decode to.
+        """
+
+    @_builtins.property
+    def target_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_model_pb2.Token]:
+        """One for each of `token_ids`, with offsets in the text that they decode to."""
+
+    @_builtins.property
+    def source_indices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+        """Hard: for each target token the index of the source token with the largest weight, special ones
+        left out; -1 for special target tokens, and where all source tokens are special.
+        """
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedScalarFieldContainer[_builtins.float]:
+        """Soft: for each target token the weight of each source token, special ones included; the weight
+        of source token s for target token t is at t * number of source tokens + s. Each row sums to 1.
+        """
+
+    def __init__(
+        self,
+        *,
+        source_tokens: _abc.Iterable[_model_pb2.Token] | None = ...,
+        target_tokens: _abc.Iterable[_model_pb2.Token] | None = ...,
+        source_indices: _abc.Iterable[_builtins.int] | None = ...,
+        weights: _abc.Iterable[_builtins.float] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source_indices", b"source_indices", "source_tokens", b"source_tokens", "target_tokens", b"target_tokens", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Alignment: _TypeAlias = Alignment  # noqa: Y015
 
 @_typing.final
 class TopLogProbabilities(_message.Message):
@@ -632,6 +696,11 @@ class GenerationTiming(_message.Message):
     QUEUE_DURATION_FIELD_NUMBER: _builtins.int
     ENCODE_DURATION_FIELD_NUMBER: _builtins.int
     DECODE_DURATION_FIELD_NUMBER: _builtins.int
+    IS_CACHED_FIELD_NUMBER: _builtins.int
+    is_cached: _builtins.bool
+    """Whether the answer was kept from an equal input: nothing was computed, and all durations are 0.
+    An input that waited for the computation of an equal one has the durations of its own wait.
+    """
     @_builtins.property
     def queue_duration(self) -> _duration_pb2.Duration:
         """From the end of tokenizing to the first computation."""
@@ -650,10 +719,11 @@ class GenerationTiming(_message.Message):
         queue_duration: _duration_pb2.Duration | None = ...,
         encode_duration: _duration_pb2.Duration | None = ...,
         decode_duration: _duration_pb2.Duration | None = ...,
+        is_cached: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["decode_duration", b"decode_duration", "encode_duration", b"encode_duration", "queue_duration", b"queue_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_duration", b"decode_duration", "encode_duration", b"encode_duration", "queue_duration", b"queue_duration"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["decode_duration", b"decode_duration", "encode_duration", b"encode_duration", "is_cached", b"is_cached", "queue_duration", b"queue_duration"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -748,6 +818,7 @@ class GenerateStreamRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     TRUNCATE_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    RETURN_ALIGNMENTS_FIELD_NUMBER: _builtins.int
     model_name: _builtins.str
     """Name of the model. May be empty when the server has exactly one model that generates."""
     model_version: _builtins.str
@@ -758,6 +829,8 @@ class GenerateStreamRequest(_message.Message):
     """Whether a source that is longer than the model accepts is cut at its end. Default false."""
     priority: _priority_pb2.Priority.ValueType
     """Whose turn comes first while inputs wait. Default normal."""
+    return_alignments: _builtins.bool
+    """Whether the hypotheses of the result carry an alignment, as in `Generate`. Default false."""
     @_builtins.property
     def input(self) -> Global___GenerateInput:
         """The source. Required."""
@@ -775,10 +848,11 @@ class GenerateStreamRequest(_message.Message):
         options: Global___GenerateOptions | None = ...,
         truncate: _builtins.bool = ...,
         priority: _priority_pb2.Priority.ValueType = ...,
+        return_alignments: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "truncate", b"truncate"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "model_name", b"model_name", "model_version", b"model_version", "options", b"options", "priority", b"priority", "return_alignments", b"return_alignments", "truncate", b"truncate"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

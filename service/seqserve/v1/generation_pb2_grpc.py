@@ -32,6 +32,10 @@ class GenerationServiceStub(object):
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     def __init__(self, channel):
@@ -64,6 +68,10 @@ class GenerationServiceServicer(object):
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     def Generate(self, request, context):
@@ -135,6 +143,10 @@ class GenerationService(object):
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     @staticmethod

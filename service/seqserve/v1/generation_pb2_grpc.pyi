@@ -33,6 +33,10 @@ class GenerationServiceStub:
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     @_typing.overload
@@ -72,6 +76,10 @@ class GenerationServiceAsyncStub(GenerationServiceStub):
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -107,6 +115,10 @@ class GenerationServiceServicer(metaclass=_abc_1.ABCMeta):
     Callers share a model by work: inputs of one who has been served less go first. A caller is the
     metadata key `seqserve-caller` (1 to 64 ASCII characters) or, without it, the address of the call.
     The key is a hint, which nobody checks until authentication sets it.
+
+    Where the server keeps answers, equal inputs get equal ones without being computed again. The
+    metadata key `seqserve-cache` says what a call does not want: `no-cache` to be answered with what
+    was computed for others, `no-store` neither that nor to have its own answers kept.
     """
 
     @_abc_1.abstractmethod

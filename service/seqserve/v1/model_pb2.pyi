@@ -520,6 +520,7 @@ class Model(_message.Message):
     TOKEN_CLASSIFICATION_FIELD_NUMBER: _builtins.int
     RERANKING_FIELD_NUMBER: _builtins.int
     MASK_FILLING_FIELD_NUMBER: _builtins.int
+    ATTENTION_FIELD_NUMBER: _builtins.int
     IS_BATCH_INVARIANT_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -573,6 +574,10 @@ class Model(_message.Message):
         """Set for models that fill masks."""
 
     @_builtins.property
+    def attention(self) -> Global___AttentionSettings:
+        """Set for models that tell what attends to what."""
+
+    @_builtins.property
     def labels(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What requests may call this version instead of its number, sorted. `stable` is the version of
         requests that name none; the others mean what `labels.json` in the model's folder of the store
@@ -597,16 +602,86 @@ class Model(_message.Message):
         token_classification: Global___TokenClassificationSettings | None = ...,
         reranking: Global___RerankingSettings | None = ...,
         mask_filling: Global___MaskFillingSettings | None = ...,
+        attention: Global___AttentionSettings | None = ...,
         is_batch_invariant: _builtins.bool = ...,
         labels: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "embedding", b"embedding", "generation", b"generation", "mask_filling", b"mask_filling", "reranking", b"reranking", "token_classification", b"token_classification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["attention", b"attention", "classification", b"classification", "embedding", b"embedding", "generation", b"generation", "mask_filling", b"mask_filling", "reranking", b"reranking", "token_classification", b"token_classification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "is_batch_invariant", b"is_batch_invariant", "labels", b"labels", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attention", b"attention", "classification", b"classification", "dtype", b"dtype", "embedding", b"embedding", "family", b"family", "generation", b"generation", "is_batch_invariant", b"is_batch_invariant", "labels", b"labels", "mask_filling", b"mask_filling", "max_inputs_per_request", b"max_inputs_per_request", "max_source_length", b"max_source_length", "name", b"name", "reranking", b"reranking", "source", b"source", "source_vocabulary_size", b"source_vocabulary_size", "tasks", b"tasks", "token_classification", b"token_classification", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Model: _TypeAlias = Model  # noqa: Y015
+
+@_typing.final
+class AttentionSettings(_message.Message):
+    """What `Attend` can show of a model."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENCODER_LAYER_COUNT_FIELD_NUMBER: _builtins.int
+    DECODER_LAYER_COUNT_FIELD_NUMBER: _builtins.int
+    HEAD_COUNT_FIELD_NUMBER: _builtins.int
+    ALIGNMENT_HEADS_FIELD_NUMBER: _builtins.int
+    ALIGNMENT_AGREEMENT_FIELD_NUMBER: _builtins.int
+    encoder_layer_count: _builtins.int
+    """Layers in which the source looks at itself; one that runs several times counts as often."""
+    decoder_layer_count: _builtins.int
+    """Layers in which the target looks at itself, and at the source; 0 for encoder-only models."""
+    head_count: _builtins.int
+    """Heads of each layer."""
+    alignment_agreement: _builtins.float
+    """How good such alignments were when the model was exported: what target tokens lose of their
+    log-probability without the source tokens they are aligned to, as a share of the most they lose
+    without any one. 0 to 1.
+    """
+    @_builtins.property
+    def alignment_heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttentionHead]:
+        """The heads of cross-attention whose mean is the alignment; none for models that cannot align."""
+
+    def __init__(
+        self,
+        *,
+        encoder_layer_count: _builtins.int = ...,
+        decoder_layer_count: _builtins.int = ...,
+        head_count: _builtins.int = ...,
+        alignment_heads: _abc.Iterable[Global___AttentionHead] | None = ...,
+        alignment_agreement: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment_agreement", b"alignment_agreement", "alignment_heads", b"alignment_heads", "decoder_layer_count", b"decoder_layer_count", "encoder_layer_count", b"encoder_layer_count", "head_count", b"head_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttentionSettings: _TypeAlias = AttentionSettings  # noqa: Y015
+
+@_typing.final
+class AttentionHead(_message.Message):
+    """One head of one layer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LAYER_FIELD_NUMBER: _builtins.int
+    HEAD_FIELD_NUMBER: _builtins.int
+    layer: _builtins.int
+    """The layer, from 0."""
+    head: _builtins.int
+    """The head, from 0."""
+    def __init__(
+        self,
+        *,
+        layer: _builtins.int = ...,
+        head: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["head", b"head", "layer", b"layer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AttentionHead: _TypeAlias = AttentionHead  # noqa: Y015
 
 @_typing.final
 class ListModelsRequest(_message.Message):
