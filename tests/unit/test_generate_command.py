@@ -125,3 +125,21 @@ def test_top_tokens_that_nothing_prints_are_wrong_usage(
     assert result.exit_code == 2
     assert "is printed with --json and without --stream only" in " ".join(result.stderr.split())
     assert not server.requests
+
+
+def test_alignments_follow_the_text(server: FakeServer) -> None:
+    """In Pharaoh format, by tokens, words or characters; with --json as numbers."""
+    for unit in ("tokens", "words"):
+        result = run(server, "generate", "a bc d", "--alignments", unit, "--scores")
+        assert result.stdout == "-0.5000\tA BC D\t2-0 2-1 2-2\na bc d\n"
+    result = run(server, "generate", "a bc d", "--alignments", "characters", "--scores")
+    assert result.stdout.startswith("-0.5000\tA BC D\t3-0 3-1 3-2 3-3\n")
+    record = json.loads(run(server, "generate", "a b", "--json", "--alignments", "words").stdout)
+    first, second = record["hypotheses"]
+    assert first["alignment"]["source_indices"] == [1, 1, -1]
+    assert first["alignment"]["weights"] == [[0.0, 0.75, 0.25]] * 3
+    assert second["alignment"] is None
+    assert [request.return_alignments for request in server.requests] == [True] * 4
+    run(server, "generate", "a b")
+    assert not server.requests[-1].return_alignments
+    assert run(server, "generate", "a", "--stream", "--alignments", "words").exit_code == 2

@@ -2,6 +2,7 @@
 
 import click
 
+from seqserve.commands.attention import attend
 from seqserve.commands.embedding import embed
 from seqserve.commands.generation import generate
 from seqserve.commands.model import load, models, unload
@@ -12,6 +13,7 @@ from seqserve.commands.tokenization import tokenize
 COMMANDS: list[click.Command] = [
     generate,
     score,
+    attend,
     embed,
     classify,
     tag,

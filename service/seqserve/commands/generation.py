@@ -2,11 +2,18 @@
 
 import dataclasses
 import json
-from typing import Any
+from typing import Any, Literal
 
 import click
+import numpy as np
 
-from seqserve.client import GenerateOptions, Generation, GenerationStream, Priority
+from seqserve.client import (
+    GenerateOptions,
+    Generation,
+    GenerationStream,
+    Priority,
+    to_pharaoh,
+)
 from seqserve.commands.decoding_options import DECODING_OPTIONS
 from seqserve.commands.invocation import (
     PRIORITY,
@@ -36,6 +43,11 @@ def _note_seed(number: int, generation: Generation, options: GenerateOptions) ->
 @PRIORITY
 @click.option("--stream", is_flag=True, help="Print pieces as they are decided.")
 @click.option("--scores", is_flag=True, help="Print the score of each hypothesis.")
+@click.option(
+    "--alignments",
+    type=click.Choice(["tokens", "words", "characters"]),
+    help="Print what each of them came from, in Pharaoh format; with --json all weights.",
+)
 def generate(
     call: Call,
     inputs: tuple[str, ...],
@@ -46,11 +58,14 @@ def generate(
     priority: Priority,
     stream: bool,
     scores: bool,
+    alignments: Any,
     **decoding: Any,
 ) -> None:
     """Generates a target from each INPUT (default: lines of standard input).
 
     Prints one hypothesis a line: the text alone, or with --scores the score, a tab and the text.
+    With --alignments follows, behind a tab, which source token, word or character each one of the
+    target came from, as in 0-0 1-2; both are counted from 0, special tokens and white space not.
     Says on standard error with which seed the server drew, unless --seed chose it.
     """
     options = GenerateOptions(
@@ -60,7 +75,12 @@ def generate(
         options["return_scores"] = True
     if stream:
         is_several = decoding["num_return_sequences"] is not None
-        refuse_together("--stream", ("--scores", scores), ("--num-return-sequences", is_several))
+        refuse_together(
+            "--stream",
+            ("--scores", scores),
+            ("--num-return-sequences", is_several),
+            ("--alignments", alignments is not None),
+        )
     if "top_log_probability_count" in options and (stream or not call.as_json):
         raise click.UsageError(
             "--top-log-probability-count is printed with --json and without --stream only"
@@ -92,11 +112,15 @@ def generate(
             target_language=target_language,
             target_prefix=target_prefix,
             truncate=truncate,
+            return_alignments=alignments is not None,
             priority=priority,
             **options,
         )
     for number, (text, generation) in enumerate(zip(texts, generations, strict=True), 1):
-        _print_generation(text, generation, scores=scores, as_json=call.as_json)
+        if call.as_json:
+            _print_record(text, generation)
+        else:
+            _print_hypotheses(text, generation, scores=scores, alignments=alignments)
         note_truncation(number, generation.truncated_token_count)
         _note_seed(number, generation, options)
 
@@ -112,11 +136,26 @@ def _print_stream(stream: GenerationStream, *, as_json: bool) -> None:
         click.echo()
 
 
-def _print_generation(text: str, generation: Generation, *, scores: bool, as_json: bool) -> None:
-    if as_json:
-        record = {"input": text, **dataclasses.asdict(generation)}
-        click.echo(json.dumps(record, ensure_ascii=False))
-        return
+def _print_record(text: str, generation: Generation) -> None:
+    record = {"input": text, **dataclasses.asdict(generation)}
+    click.echo(json.dumps(record, ensure_ascii=False, default=np.ndarray.tolist))
+
+
+def _print_hypotheses(
+    text: str,
+    generation: Generation,
+    *,
+    scores: bool,
+    alignments: Literal["tokens", "words", "characters"] | None,
+) -> None:
     for hypothesis in generation.hypotheses:
-        prefix = f"{hypothesis.score:.4f}\t" if scores and hypothesis.score is not None else ""
-        click.echo(f"{prefix}{hypothesis.text}")
+        parts = [hypothesis.text]
+        if scores and hypothesis.score is not None:
+            parts.insert(0, f"{hypothesis.score:.4f}")
+        if alignments is not None and hypothesis.alignment is not None:
+            if alignments == "tokens":
+                parts.append(to_pharaoh(hypothesis.alignment))
+            else:
+                texts = (text, hypothesis.text)
+                parts.append(to_pharaoh(hypothesis.alignment, texts, alignments))
+        click.echo("\t".join(parts))
