@@ -13,6 +13,8 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_health.v1 import health, health_pb2_grpc
 
 from seqserve.v1 import (
+    attention_pb2,
+    attention_pb2_grpc,
     encoding_pb2,
     encoding_pb2_grpc,
     generation_pb2,
@@ -55,6 +57,7 @@ class Refusal:
 class FakeServer(
     generation_pb2_grpc.GenerationServiceServicer,
     encoding_pb2_grpc.EncodingServiceServicer,
+    attention_pb2_grpc.AttentionServiceServicer,
     model_pb2_grpc.ModelServiceServicer,
 ):
     """Answers every call; what came in is kept in ``requests``, ``metadata`` and ``arrivals``."""
@@ -79,6 +82,7 @@ class FakeServer(
         self.port = self._server.add_insecure_port("127.0.0.1:0")
         generation_pb2_grpc.add_GenerationServiceServicer_to_server(self, self._server)
         encoding_pb2_grpc.add_EncodingServiceServicer_to_server(self, self._server)
+        attention_pb2_grpc.add_AttentionServiceServicer_to_server(self, self._server)
         model_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._server)
 
@@ -110,8 +114,12 @@ class FakeServer(
         self._receive(request, context)
         if self.hold is not None:
             self.hold.wait(5)
+        results = [make_result(one.text or "ids", request.options) for one in request.inputs]
+        if request.return_alignments:
+            for one, result in zip(request.inputs, results, strict=True):
+                align(result, one.text)
         return generation_pb2.GenerateResponse(
-            results=[make_result(one.text or "ids", request.options) for one in request.inputs],
+            results=results,
             model=model_pb2.ModelReference(name="fake", version="1"),
         )
 
@@ -134,6 +142,11 @@ class FakeServer(
             results=[make_scoring(one) for one in request.inputs],
             model=model_pb2.ModelReference(name="fake", version="1"),
         )
+
+    def Attend(self, request: Any, context: Any) -> Any:  # noqa: N802
+        """Takes letters for tokens; each is written from itself, three quarters of it."""
+        self._receive(request, context)
+        return make_attention(request)
 
     def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Counts letters."""
@@ -364,6 +377,59 @@ def make_result(
     result.timing.encode_duration.FromMilliseconds(2)
     result.timing.decode_duration.FromMilliseconds(3)
     return result
+
+
+def align(result: generation_pb2.GenerateResult, text: str) -> None:
+    """Lets each word of the first hypothesis, a token, come from the last word of a text."""
+    ends = [place for place, letter in enumerate(f"{text} ") if letter == " "]
+    starts = [0, *(end + 1 for end in ends[:-1])]
+    tokens = [
+        model_pb2.Token(id=5, text=text[start:end], start_offset=start, end_offset=end)
+        for start, end in zip(starts, ends, strict=True)
+    ]
+    end = model_pb2.Token(id=2, text="</s>", is_special=True)
+    num_words = len(tokens)
+    result.hypotheses[0].alignment.CopyFrom(
+        generation_pb2.Alignment(
+            source_tokens=[*tokens, end],
+            target_tokens=[*tokens, end],
+            source_indices=[*[num_words - 1] * num_words, -1],
+            weights=([0.0] * (num_words - 1) + [0.75, 0.25]) * (num_words + 1),
+        )
+    )
+
+
+def make_attention(request: attention_pb2.AttendRequest) -> attention_pb2.AttendResponse:
+    """Cross-attention of a text to itself in capitals, or to a target; none of a pair."""
+    text = request.input.text
+    tokens = [
+        model_pb2.Token(id=ord(letter), text=letter, start_offset=place, end_offset=place + 1)
+        for place, letter in enumerate(text)
+    ]
+    target = request.target.text or text.upper()
+    rest = 0.25 / (len(text) - 1)
+    return attention_pb2.AttendResponse(
+        attentions=[
+            attention_pb2.Attention(
+                kind=attention_pb2.ATTENTION_KIND_ENCODER_SELF
+                if request.input.text_pair
+                else attention_pb2.ATTENTION_KIND_CROSS,
+                layers=[0],
+                heads=[0, 1],
+                shape=[1, 1, len(target), len(text)],
+                weights=[
+                    0.75 if row == column else rest
+                    for row in range(len(target))
+                    for column in range(len(text))
+                ],
+            )
+        ],
+        source_tokens=tokens,
+        target_tokens=[model_pb2.Token(id=ord(letter), text=letter) for letter in target],
+        source_text=text,
+        target_text=target,
+        truncated_token_count=3 if request.truncate else 0,
+    )
 
 
 def make_scoring(one: generation_pb2.ScoreTargetsInput) -> generation_pb2.ScoreTargetsResult:

@@ -54,6 +54,8 @@ class FakeEngine:
 
     def __init__(self, first_phase: Phase = "encode") -> None:
         self.first_phase: Phase = first_phase
+        self.options: Any = None
+        """What the last batch can be ended with."""
         self.batches: list[tuple[str, int]] = []
         """Phase and number of sequences of every batch it was given."""
         self.seen: list[Sequence] = []
@@ -67,8 +69,9 @@ class FakeEngine:
         self.released = threading.Event()
         """Set when memory was given back."""
 
-    def run(self, batch: Batch) -> list[Outcome]:
+    def run(self, batch: Batch, options: Any = None) -> list[Outcome]:
         """Does what the script says."""
+        self.options = options
         self.batches.append((batch.phase, len(batch.sequences)))
         if batch.phase != "decode":
             self.seen += batch.sequences

@@ -33,6 +33,7 @@ def test_embeddings_are_an_array_with_counts_and_times() -> None:
     timing = encoding_pb2.EncodingTiming(
         queue_duration=duration_pb2.Duration(nanos=1_000_000),
         encode_duration=duration_pb2.Duration(seconds=3),
+        is_cached=True,
     )
     embeddings = to_embeddings(
         encoding_pb2.EmbedResponse(
@@ -46,7 +47,7 @@ def test_embeddings_are_an_array_with_counts_and_times() -> None:
     assert embeddings.vectors.tolist() == [[1, 2, 3], [4, 5, 6]]
     assert embeddings.token_counts == (5, 8)
     assert embeddings.truncated_token_counts == (0, 2)
-    assert embeddings.timings == (Timing(0.001, 3.0, 0.0), Timing(0.0, 0.0, 0.0))
+    assert embeddings.timings == (Timing(0.001, 3.0, 0.0, True), Timing(0.0, 0.0, 0.0))
 
 
 def test_sparse_embeddings_are_arrays_of_their_own() -> None:

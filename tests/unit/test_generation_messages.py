@@ -191,9 +191,10 @@ def test_times_are_in_seconds() -> None:
     timing = generation_pb2.GenerationTiming(
         queue_duration=duration_pb2.Duration(seconds=2, nanos=500_000_000),
         decode_duration=duration_pb2.Duration(nanos=1_000),
+        is_cached=True,
     )
     assert to_generation(generation_pb2.GenerateResult(timing=timing)).timing == Timing(
-        2.5, 0.0, 1e-6
+        2.5, 0.0, 1e-6, is_cached=True
     )
 
 

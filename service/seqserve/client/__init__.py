@@ -6,6 +6,8 @@ back-off, and not before the server's push-back allows.
 
 from seqserve.client.aio import AsyncClient
 from seqserve.client.arguments import Priority
+from seqserve.client.attention_messages import AttendOptions
+from seqserve.client.attention_results import Attention, AttentionWeights
 from seqserve.client.embedding_messages import EmbedOptions
 from seqserve.client.errors import CallError
 from seqserve.client.generation_messages import GenerateOptions
@@ -15,6 +17,14 @@ from seqserve.client.head_settings import (
     RerankingSettings,
     TokenClassificationSettings,
 )
+from seqserve.client.model_info import (
+    AttentionSettings,
+    EmbeddingSettings,
+    GenerationSettings,
+    ModelInfo,
+    SparseSettings,
+)
+from seqserve.client.pharaoh import to_pharaoh
 from seqserve.client.prediction_messages import EncodingOptions
 from seqserve.client.prediction_results import (
     Classification,
@@ -26,17 +36,14 @@ from seqserve.client.prediction_results import (
     TokenClassification,
 )
 from seqserve.client.results import (
+    Alignment,
     Embeddings,
-    EmbeddingSettings,
     EmbeddingWindow,
     Generation,
-    GenerationSettings,
     Hypothesis,
-    ModelInfo,
     Piece,
     ScoredToken,
     Scoring,
-    SparseSettings,
     SparseVector,
     TargetScore,
     Timing,
@@ -46,10 +53,16 @@ from seqserve.client.results import (
 )
 from seqserve.client.stream import AsyncGenerationStream, GenerationStream
 from seqserve.client.sync import Client
+from seqserve.client.word_alignment import WordAlignment, align_words
 
 __all__ = [
+    "Alignment",
     "AsyncClient",
     "AsyncGenerationStream",
+    "AttendOptions",
+    "Attention",
+    "AttentionSettings",
+    "AttentionWeights",
     "CallError",
     "Classification",
     "ClassificationSettings",
@@ -85,4 +98,7 @@ __all__ = [
     "TokenClassificationSettings",
     "TokenEmbeddings",
     "TokenLogProbability",
+    "WordAlignment",
+    "align_words",
+    "to_pharaoh",
 ]

@@ -9,6 +9,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from seqserve.client.arguments import Languages, Priority, Source
 from seqserve.client.async_encoding_calls import AsyncEncodingCalls
+from seqserve.client.attention_calls import AsyncAttentionCalls
 from seqserve.client.channel import Connection
 from seqserve.client.embedding_messages import EmbedOptions, embed_request, to_embeddings
 from seqserve.client.errors import to_call_error
@@ -19,21 +20,28 @@ from seqserve.client.generation_messages import (
     to_generation,
 )
 from seqserve.client.model_control import AsyncModelControl
+from seqserve.client.model_info import ModelInfo
 from seqserve.client.model_messages import (
     detokenize_request,
     to_models,
     to_tokens,
     tokenize_request,
 )
-from seqserve.client.results import Embeddings, Generation, ModelInfo, Scoring, Token
+from seqserve.client.results import Embeddings, Generation, Scoring, Token
 from seqserve.client.scoring_messages import Targets, score_request, to_scoring
 from seqserve.client.stream import AsyncGenerationStream
-from seqserve.v1 import encoding_pb2_grpc, generation_pb2_grpc, model_pb2, model_pb2_grpc
+from seqserve.v1 import (
+    attention_pb2_grpc,
+    encoding_pb2_grpc,
+    generation_pb2_grpc,
+    model_pb2,
+    model_pb2_grpc,
+)
 
 _Response = TypeVar("_Response")
 
 
-class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
+class AsyncClient(AsyncEncodingCalls, AsyncAttentionCalls, AsyncModelControl):
     """A connection to a server, or to several behind one name. For one event loop.
 
     Every method raises :class:`CallError` when the call fails, and takes ``timeout_seconds`` to
@@ -64,6 +72,7 @@ class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
         )
         self._generation = generation_pb2_grpc.GenerationServiceStub(self._channel)
         self._encoding = encoding_pb2_grpc.EncodingServiceStub(self._channel)
+        self._attention = attention_pb2_grpc.AttentionServiceStub(self._channel)
         self._models = model_pb2_grpc.ModelServiceStub(self._channel)
         self._health = health_pb2_grpc.HealthStub(self._channel)
 
@@ -92,6 +101,7 @@ class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
         target_language: Languages = "",
         target_prefix: Source | Items[Source] = "",
         truncate: bool = False,
+        return_alignments: bool = False,
         priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
@@ -111,6 +121,7 @@ class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
             target_language,
             priority,
             target_prefix,
+            return_alignments,
         )
         response = await self._call(self._generation.Generate, request, timeout_seconds)
         return [to_generation(result) for result in response.results]
@@ -125,6 +136,7 @@ class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
         target_language: str = "",
         target_prefix: Source = "",
         truncate: bool = False,
+        return_alignments: bool = False,
         priority: Priority = "",
         timeout_seconds: float | None = None,
         **options: Unpack[GenerateOptions],
@@ -140,6 +152,7 @@ class AsyncClient(AsyncEncodingCalls, AsyncModelControl):
             target_language,
             priority,
             target_prefix,
+            return_alignments,
         )
         call = self._generation.GenerateStream(
             request, timeout=self._timeout(timeout_seconds), metadata=self._metadata

@@ -4,7 +4,7 @@ import numbers
 from collections.abc import Sequence as Items
 from typing import Any, Literal, get_args
 
-from seqserve.v1 import generation_pb2, priority_pb2
+from seqserve.v1 import attention_pb2, generation_pb2, priority_pb2
 
 Source = str | Items[int]
 """A text, or token ids."""
@@ -55,7 +55,10 @@ def spread(languages: Languages, num_inputs: int, name: str) -> list[str]:
 
 def set_source(
     message: (
-        generation_pb2.GenerateInput | generation_pb2.ScoreTargetsInput | generation_pb2.Target
+        generation_pb2.GenerateInput
+        | generation_pb2.ScoreTargetsInput
+        | generation_pb2.Target
+        | attention_pb2.AttendInput
     ),
     text: Source,
 ) -> None:

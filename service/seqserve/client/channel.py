@@ -11,6 +11,8 @@ from seqserve.loopback import is_loopback
 _SCHEMES = ("dns", "ipv4", "ipv6", "passthrough")
 _LOCAL_SCHEMES = ("unix", "unix-abstract")
 _MAX_MESSAGE_BYTES = 64 * 1024 * 1024
+_MIN_SECONDS, _MAX_SECONDS = 0.1, 86_400
+"""Of keepalive; gRPC counts milliseconds in 32 bits."""
 
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -20,7 +22,7 @@ _RETRY_POLICY = {
     # RESOURCE_EXHAUSTED comes with a push-back, which gRPC obeys instead of the back-off.
     "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
 }
-_SERVICES = ("GenerationService", "EncodingService", "ModelService")
+_SERVICES = ("GenerationService", "EncodingService", "AttentionService", "ModelService")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,18 +45,34 @@ class Connection:
     """Who shares the server with others, for fairness: ASCII, at most 64 characters. Empty: all
     calls from one address are one caller's. Servers with tokens refuse it: there the token's name
     is the caller."""
+    keepalive_seconds: float = 60.0
+    """After so long without a word of the server it is asked whether it is there. Servers send
+    away who asks more often than every 30 seconds, unless they are told otherwise
+    (``min_ping_seconds``)."""
+    keepalive_timeout_seconds: float = 20.0
+    """Time to answer that; else calls under way are UNAVAILABLE."""
     retries: bool = True
     """Whether calls that were refused or did not arrive are tried again; they are idempotent."""
+    watches_health: bool = True
+    """Whether servers that say that they shut down get no further calls. Not behind a proxy that
+    balances calls: there the end of one server would be taken for that of all."""
 
     def __post_init__(self) -> None:
         """Refuses what would be ignored or told to everybody.
 
         Raises:
-            ValueError: Certificates without TLS, half of a client's own, a token in clear, or a
-                name of a caller that servers refuse.
+            ValueError: Certificates without TLS, half of a client's own, a token in clear, a name
+                of a caller that servers refuse, or a keepalive out of range.
         """
-        if not self.caller.isascii() or len(self.caller) > 64:
-            raise ValueError("`caller` must have at most 64 ASCII characters")
+        is_printable = self.caller.isascii() and self.caller.isprintable()
+        if not is_printable or len(self.caller) > 64:
+            raise ValueError("`caller` must have at most 64 printable ASCII characters")
+        for name in ("keepalive_seconds", "keepalive_timeout_seconds"):
+            if not _MIN_SECONDS <= getattr(self, name) <= _MAX_SECONDS:
+                raise ValueError(
+                    f"`{name}` must be at least {_MIN_SECONDS} and at most {_MAX_SECONDS}, but is "
+                    f"{getattr(self, name)}"
+                )
         if not self.tls:
             for name in ("root_certificates", "certificate", "private_key"):
                 if getattr(self, name) is not None:
@@ -99,16 +117,23 @@ class Connection:
         service_config = {
             "loadBalancingConfig": [{"round_robin": {}}],
             "methodConfig": [method],
+            # A server that shuts down says so, and gets no further calls.
+            "healthCheckConfig": {"serviceName": ""},
             # Stop retrying when most calls fail: retries must not keep a server down.
             "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.1},
         }
         return [
             ("grpc.service_config", json.dumps(service_config)),
-            ("grpc.enable_retries", int(self.retries)),
+            # Without a policy only what no server has seen is sent again, when a connection ends.
+            ("grpc.enable_retries", 1),
+            ("grpc.inhibit_health_checking", int(not self.watches_health)),
             ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-            # Servers end connections that ping more often than every 30 seconds.
-            ("grpc.keepalive_time_ms", 60_000),
-            ("grpc.keepalive_timeout_ms", 20_000),
+            # gRPC keeps 256 KiB of a call to send again, and retries nothing that is larger.
+            ("grpc.per_rpc_retry_buffer_size", _MAX_MESSAGE_BYTES),
+            # What is for this machine goes to no proxy that the environment names.
+            ("grpc.enable_http_proxy", int(not is_local(self.target))),
+            ("grpc.keepalive_time_ms", round(self.keepalive_seconds * 1000)),
+            ("grpc.keepalive_timeout_ms", round(self.keepalive_timeout_seconds * 1000)),
         ]
 
 

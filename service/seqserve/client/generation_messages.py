@@ -3,6 +3,7 @@
 from collections.abc import Sequence as Items
 from typing import Any, TypedDict
 
+from seqserve.client.alignment_messages import to_alignment
 from seqserve.client.arguments import (
     Languages,
     Priority,
@@ -65,6 +66,7 @@ def generate_request(
     target_language: Languages = "",
     priority: Priority = "",
     target_prefix: Source | Items[Source] = "",
+    return_alignments: bool = False,
 ) -> generation_pb2.GenerateRequest:
     """A request for one text or several inputs."""
     sources = as_list(inputs)
@@ -81,6 +83,7 @@ def generate_request(
         options=_options(options),
         truncate=truncate,
         priority=to_priority(priority),
+        return_alignments=return_alignments,
     )
 
 
@@ -94,6 +97,7 @@ def generate_stream_request(
     target_language: str = "",
     priority: Priority = "",
     target_prefix: Source = "",
+    return_alignments: bool = False,
 ) -> generation_pb2.GenerateStreamRequest:
     """A request for one streamed input."""
     return generation_pb2.GenerateStreamRequest(
@@ -103,6 +107,7 @@ def generate_stream_request(
         options=_options(options),
         truncate=truncate,
         priority=to_priority(priority),
+        return_alignments=return_alignments,
     )
 
 
@@ -185,4 +190,5 @@ def _hypothesis(message: generation_pb2.Hypothesis) -> Hypothesis:
             )
             for top in message.top_log_probabilities
         ),
+        alignment=to_alignment(message.alignment) if message.HasField("alignment") else None,
     )

@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from seqserve.client.model_info import ModelInfo
 from seqserve.client.model_messages import to_models
-from seqserve.client.results import ModelInfo
 from seqserve.v1 import model_pb2, model_pb2_grpc
 
 

@@ -5,13 +5,14 @@ from collections.abc import Sequence as Items
 
 from seqserve.client.arguments import as_texts
 from seqserve.client.head_messages import to_head_settings
-from seqserve.client.results import (
+from seqserve.client.model_info import (
+    AttentionSettings,
     EmbeddingSettings,
     GenerationSettings,
     ModelInfo,
     SparseSettings,
-    Token,
 )
+from seqserve.client.results import Token
 from seqserve.v1 import model_pb2
 
 
@@ -69,7 +70,18 @@ def _model(message: model_pb2.Model) -> ModelInfo:
         labels=tuple(message.labels),
         generation=_generation(message.generation) if message.HasField("generation") else None,
         embedding=_embedding(message.embedding) if message.HasField("embedding") else None,
+        attention=_attention(message.attention) if message.HasField("attention") else None,
         **to_head_settings(message),
+    )
+
+
+def _attention(message: model_pb2.AttentionSettings) -> AttentionSettings:
+    return AttentionSettings(
+        encoder_layer_count=message.encoder_layer_count,
+        decoder_layer_count=message.decoder_layer_count,
+        head_count=message.head_count,
+        alignment_heads=tuple((one.layer, one.head) for one in message.alignment_heads),
+        alignment_agreement=message.alignment_agreement,
     )
 
 

@@ -6,13 +6,6 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from seqserve.client.head_settings import (
-    ClassificationSettings,
-    MaskFillingSettings,
-    RerankingSettings,
-    TokenClassificationSettings,
-)
-
 FinishReason = Literal["eos", "length", "stop_sequence", "time"]
 """Why a hypothesis ended."""
 
@@ -25,6 +18,8 @@ class Timing:
     encode_seconds: float
     decode_seconds: float
     """0 for embeddings."""
+    is_cached: bool = False
+    """Whether the answer was kept from an equal input: nothing was computed for this one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -55,6 +50,8 @@ class Hypothesis:
     """The most probable tokens in place of each behind the prefix; empty when not asked for."""
     stop_sequence: str = ""
     """What ended it, if a stop sequence did."""
+    alignment: "Alignment | None" = None
+    """What its tokens came from; None when not asked for."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -131,6 +128,20 @@ class Token:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, eq=False)
+class Alignment:
+    """What each token of a target came from."""
+
+    source_tokens: tuple[Token, ...]
+    """S, special tokens included."""
+    target_tokens: tuple[Token, ...]
+    """T, the same as the ``token_ids`` of the hypothesis."""
+    source_indices: tuple[int, ...]
+    """T: the one source token of each target token; -1 for special target tokens."""
+    weights: NDArray[np.float32]
+    """[T, S]: how much of each target token came from each source token."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, eq=False)
 class SparseVector:
     """A weight for each entry of the vocabulary: those above 0."""
 
@@ -186,94 +197,3 @@ class Embeddings:
     """Those of each text; empty when not asked for."""
     sparse: tuple[SparseVector, ...] = ()
     """The vector of each text, N; empty of dense embeddings."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class GenerationSettings:
-    """What a model that generates does when a request does not say, and how far it goes."""
-
-    max_new_tokens: int
-    num_beams: int
-    length_penalty: float
-    early_stopping: bool
-    min_new_tokens: int
-    no_repeat_ngram_size: int
-    repetition_penalty: float
-    forced_bos_token_id: int | None
-    forced_eos_token_id: int | None
-    suppressed_token_ids: tuple[int, ...]
-    do_sample: bool
-    temperature: float
-    top_k: int
-    top_p: float
-    suppressed_sequences: tuple[tuple[int, ...], ...]
-    max_target_length: int
-    """Largest ``max_new_tokens``."""
-    max_num_beams: int
-    """Largest ``num_beams``."""
-    target_vocabulary_size: int
-    source_languages: tuple[str, ...]
-    """Empty when the model is not told."""
-    target_languages: tuple[str, ...]
-    """Empty when the model is not told."""
-    default_source_language: str
-    """Empty when inputs must name theirs."""
-    default_target_language: str
-    """Empty when inputs must name theirs."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class SparseSettings:
-    """What a model returns whose embeddings are sparse."""
-
-    activation: str
-    """"relu" or "log1p_relu"."""
-    max_active_dims: int | None = None
-    """How many weights an embedding has at most when a request does not say; None for no limit."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class EmbeddingSettings:
-    """What a model that embeds returns."""
-
-    embedding_size: int
-    pooling: str
-    normalize: bool
-    """Whether embeddings have length 1 when a request does not say."""
-    prompts: dict[str, str] = dataclasses.field(default_factory=dict)
-    """Texts that can be put before inputs, by name."""
-    default_prompt_name: str = ""
-    """The prompt of requests that name none; empty for none."""
-    token_embedding_size: int = 0
-    """0 for models that return no token embeddings."""
-    sparse: SparseSettings | None = None
-    """None for models whose embeddings are dense."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ModelInfo:
-    """A served model."""
-
-    name: str
-    version: str
-    tasks: tuple[str, ...]
-    """"generate", "embed", "classify", "classify_tokens", "rerank", "fill_mask"."""
-    family: str
-    dtype: str
-    source: str
-    max_source_length: int
-    source_vocabulary_size: int
-    max_inputs_per_request: int
-    is_batch_invariant: bool
-    """Whether results are the same bit for bit, whatever else is in the batch."""
-    generation: GenerationSettings | None
-    """None for models that do not generate."""
-    embedding: EmbeddingSettings | None
-    """None for models that do not embed."""
-    classification: ClassificationSettings | None = None
-    """None for models that do not classify texts, and so are those below for others."""
-    token_classification: TokenClassificationSettings | None = None
-    reranking: RerankingSettings | None = None
-    mask_filling: MaskFillingSettings | None = None
-    labels: tuple[str, ...] = ()
-    """What else the version may be called in requests, "stable", say."""

@@ -12,12 +12,18 @@ def to_generation_timing(message: generation_pb2.GenerationTiming) -> Timing:
         _seconds(message.queue_duration),
         _seconds(message.encode_duration),
         _seconds(message.decode_duration),
+        message.is_cached,
     )
 
 
 def to_encoding_timing(message: encoding_pb2.EncodingTiming) -> Timing:
     """The spans of an input that was encoded alone; decoding takes no time."""
-    return Timing(_seconds(message.queue_duration), _seconds(message.encode_duration), 0.0)
+    return Timing(
+        _seconds(message.queue_duration),
+        _seconds(message.encode_duration),
+        0.0,
+        message.is_cached,
+    )
 
 
 def _seconds(duration: duration_pb2.Duration) -> float:
