@@ -1,0 +1,218 @@
+"""One HTTP/1.1 connection: requests in, answers out, one after the other.
+
+h11 knows the protocol and does no I/O; this is the I/O. A request whose answer is on its way is
+watched: when its browser leaves, the work is cancelled.
+
+Source: h11's documentation, https://h11.readthedocs.io, and RFC 9112.
+"""
+
+import asyncio
+import contextlib
+import dataclasses
+import email.utils
+import ssl
+from collections.abc import Coroutine
+from collections.abc import Sequence as Items
+from typing import Any
+
+import grpc
+import h11
+
+from seqserve.playground.http_error import HttpError
+
+_MAX_HEAD_BYTES = 16_384
+"""Of a request line with its headers, as metadata on the gRPC port."""
+_READ_BYTES = 65_536
+_WRITE_SECONDS = 30.0
+"""For a browser to take what it was sent before; then it counts as gone."""
+_LISTEN_SECONDS = 1.0
+"""To bodies that are not read, so that their senders get to see why."""
+GONE = (ConnectionError, TimeoutError, ssl.SSLError)
+"""What reading and writing meet when the other side has left."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Head:
+    """A request without its body."""
+
+    verb: str
+    path: str
+    """Without a query, which nothing here takes."""
+    headers: Items[tuple[str, str]]
+    """Names in lower case."""
+
+    def all(self, name: str) -> list[str]:
+        """The values of a header."""
+        return [value for key, value in self.headers if key == name]
+
+
+class Connection:
+    """A connection that was accepted, and has shaken hands. Event loop only."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, is_encrypted: bool
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+        self.is_encrypted = is_encrypted
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
+        self.has_answered = False
+        """Whether the answer to the latest request has begun."""
+        self._is_idle = True
+        self._is_last = False
+
+    @property
+    def host(self) -> str:
+        """The address of the other side."""
+        name: tuple[Any, ...] | None = self._writer.get_extra_info("peername")
+        return str(name[0]) if name else ""
+
+    async def read_head(self, seconds: float) -> Head | None:
+        """Waits for a request; None if none comes within the time, or ever.
+
+        Raises:
+            HttpError: What comes is no request.
+        """
+        if self._http.our_state is h11.DONE:
+            self._http.start_next_cycle()
+        self.has_answered = False
+        self._is_idle = True
+        try:
+            async with asyncio.timeout(seconds):
+                event = await self._next_event()
+        except TimeoutError:
+            return None
+        self._is_idle = False
+        if not isinstance(event, h11.Request):
+            return None
+        target = event.target.decode("ascii")
+        if not {b"content-length", b"transfer-encoding"} & {key for key, _ in event.headers}:
+            await self._next_event()  # the end of the request, which has come with its head
+        headers = [(key.decode("ascii"), value.decode("latin-1")) for key, value in event.headers]
+        return Head(event.method.decode("ascii"), target.partition("?")[0], headers)
+
+    async def read_body(self, num_bytes: int, seconds: float) -> bytes:
+        """Reads a body of known length.
+
+        Raises:
+            HttpError: It does not come within the time, or is no body.
+        """
+        body = bytearray()
+        try:
+            async with asyncio.timeout(seconds):
+                while isinstance(event := await self._next_event(), h11.Data):
+                    body += event.data
+        except TimeoutError:
+            raise HttpError(
+                408,
+                grpc.StatusCode.DEADLINE_EXCEEDED,
+                f"the body has not come within {seconds:g} seconds ({len(body)} of {num_bytes} "
+                "bytes have)",
+            ) from None
+        if not isinstance(event, h11.EndOfMessage):
+            raise ConnectionResetError("the connection ended within a body")
+        return bytes(body)
+
+    async def send_head(self, code: int, headers: Items[tuple[str, str]]) -> None:
+        """Begins an answer; without a length among the headers it ends with ``send_end``."""
+        self.has_answered = True
+        date = email.utils.formatdate(usegmt=True)
+        self._write(h11.Response(status_code=code, headers=[("date", date), *headers]))
+
+    async def send_data(self, data: bytes) -> None:
+        """Sends a part of the body, and waits until there is room for the next."""
+        self._write(h11.Data(data=data))
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await self._writer.drain()
+
+    async def send_end(self) -> None:
+        """Ends the answer."""
+        self._write(h11.EndOfMessage())
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await self._writer.drain()
+
+    async def while_watched(self, work: Coroutine[Any, Any, None]) -> None:
+        """Does work for a request that has been read; cancels it when the other side leaves.
+
+        Raises:
+            ConnectionResetError: It left.
+        """
+        task = asyncio.create_task(work)
+        departure = asyncio.create_task(self._wait_for_departure())
+        try:
+            await asyncio.wait((task, departure), return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                raise ConnectionResetError("the caller has left")
+            await task
+        finally:
+            for one in (task, departure):
+                one.cancel()
+            await asyncio.gather(task, departure, return_exceptions=True)
+
+    @property
+    def can_go_on(self) -> bool:
+        """Whether another request may follow."""
+        are_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
+        return are_done and not self._is_last
+
+    def finish(self) -> None:
+        """Lets the answer that is under way be the last, and waits for no further request."""
+        self._is_last = True
+        if self._is_idle:
+            self._reader.feed_eof()
+
+    @property
+    def has_read_all(self) -> bool:
+        """Whether nothing of the latest request is still to come."""
+        return self._http.their_state is not h11.SEND_BODY
+
+    async def close(self) -> None:
+        """Ends the connection; takes what the other side still sends, for a moment."""
+        with contextlib.suppress(*GONE, RuntimeError):
+            if not self.has_read_all and self._writer.can_write_eof():
+                self._writer.write_eof()
+                async with asyncio.timeout(_LISTEN_SECONDS):
+                    while await self._reader.read(_READ_BYTES):
+                        pass
+        self._writer.close()
+        with contextlib.suppress(*GONE):
+            async with asyncio.timeout(_LISTEN_SECONDS):
+                await self._writer.wait_closed()
+        self._writer.transport.abort()
+
+    def _write(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
+        # A list would be asked for one buffer; none but a closed connection has none.
+        self._writer.write(self._http.send(event) or b"")
+
+    async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
+        """The next thing that the other side says.
+
+        Raises:
+            HttpError: It is not HTTP.
+        """
+        while True:
+            try:
+                event = self._http.next_event()
+            except h11.RemoteProtocolError as error:
+                raise HttpError(
+                    error.error_status_hint,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"the request is no HTTP/1.1 that is understood here: {error}",
+                ) from error
+            if event is not h11.NEED_DATA:
+                return event  # type: ignore[return-value]  # h11 types its signals loosely
+            if self._http.they_are_waiting_for_100_continue:
+                proceed = h11.InformationalResponse(status_code=100, headers=[])
+                self._writer.write(self._http.send(proceed) or b"")
+            self._http.receive_data(await self._reader.read(_READ_BYTES))
+
+    async def _wait_for_departure(self) -> None:
+        """Returns when the other side has closed the connection.
+
+        A next request that it sends already is kept; from then on nobody looks.
+        """
+        with contextlib.suppress(*GONE):
+            data = await self._reader.read(_READ_BYTES)
+            self._http.receive_data(data)
+            if data:
+                await asyncio.Event().wait()

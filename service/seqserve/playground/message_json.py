@@ -1,0 +1,70 @@
+"""Between JSON and messages, by protobuf's own rules; what is large, in a thread.
+
+Source: the JSON mapping of protobuf, https://protobuf.dev/programming-guides/json
+"""
+
+import asyncio
+import re
+from typing import TypeVar
+
+import grpc
+from google.protobuf import json_format
+from google.protobuf.message import Message
+
+from seqserve.playground.http_error import HTTP_CODES, HttpError
+from seqserve.servicers.malformed import MOST_FIELDS
+from seqserve.servicers.offloading import INLINE_CHARACTERS
+
+_Message = TypeVar("_Message", bound=Message)
+
+_WHITE = " \t\r\n"
+_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+"', re.DOTALL)
+
+
+async def read_message(body: bytes, kind: type[_Message]) -> _Message:
+    """Makes a message of a body.
+
+    Raises:
+        HttpError: It is no JSON, or no such message; the error says where.
+    """
+    if len(body) <= INLINE_CHARACTERS:
+        return _read(body, kind)
+    return await asyncio.to_thread(_read, body, kind)
+
+
+async def write_message(message: Message) -> bytes:
+    """Makes one line of JSON, without its end."""
+    if message.ByteSize() <= INLINE_CHARACTERS:
+        return _write(message)
+    return await asyncio.to_thread(_write, message)
+
+
+def _read(body: bytes, kind: type[_Message]) -> _Message:
+    name = kind.DESCRIPTOR.name
+    # Millions of empty values fit into a body, of which objects would be made before gRPC's own
+    # limit is asked.
+    plain = _STRING.sub(b"", body)
+    if sum(map(plain.count, (b"[", b"{", b","))) > MOST_FIELDS:
+        raise _refusal(
+            f"the body has more than {MOST_FIELDS} values in all; send fewer inputs at once"
+        )
+    try:
+        text = body.decode()
+    except UnicodeDecodeError as error:
+        raise _refusal(f"the body is not UTF-8: {error.reason} at byte {error.start}") from error
+    if not text.lstrip(_WHITE).startswith("{"):
+        raise _refusal(f"the body is no {name} in JSON: it must be an object")
+    try:
+        message: _Message = json_format.Parse(text, kind())
+    except json_format.ParseError as error:
+        raise _refusal(f"the body is no {name} in JSON: {error}") from error
+    return message
+
+
+def _write(message: Message) -> bytes:
+    return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
+
+
+def _refusal(message: str) -> HttpError:
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    return HttpError(HTTP_CODES[code], code, message)
