@@ -17,6 +17,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -85,11 +86,16 @@ def main() -> None:
         )
     for name in arguments.only:
         console.rule(name)
+        began_at = time.monotonic()
+        figures = PARTS[name](model, settings, extent, console)
+        seconds = time.monotonic() - began_at
+        console.print(f"measuring {name} took {seconds:.0f} s")
         result["parts"][name] = {
             "extent": {"name": arguments.extent, **dataclasses.asdict(extent)},
             "server_settings": settings,
             "load_before": load,
-            **PARTS[name](model, settings, extent, console),
+            "measuring_seconds": seconds,
+            **figures,
         }
         # After each part: a later one may fail.
         write(result, arguments.results)

@@ -179,6 +179,14 @@ def _further_lines(parts: Mapping[str, Any]) -> list[str]:
             for share, trial in by_share.items()
             if group == "at_own_maximum" or side == "seqserve" or share == "100%"
         ]
+        # Parts that were measured before have no peaks.
+        peaks = [
+            memory["peak_bytes"] / 2**20
+            for memory in part["memory"].values()
+            if "peak_bytes" in memory
+        ]
+        if peaks:
+            lines.append("most ever resident: {:,.0f} MiB, peer {:,.0f} MiB".format(*peaks))
         lines += [
             f"{name}: {trial['rate']:.1f} requests/s, p50 {trial['p50_seconds'] * 1000:.0f}, "
             f"p95 {trial['p95_seconds'] * 1000:.0f}, p99 {trial['p99_seconds'] * 1000:.0f} ms"

@@ -28,7 +28,7 @@ import numpy as np
 from rich.console import Console
 
 from bench.encode_extent import FULL, QUICK, Extent
-from bench.encode_models import BERT_BASE, FORMATS, MINILM, EncoderModel, make_encoder_models
+from bench.encode_models import BERT_BASE, FORMATS, MINILM, EncoderModel, make_encoder_model
 from bench.encode_report import REFERENCE, TARGETS, make_ratios, print_report
 from bench.encode_texts import choose_short, describe_lengths, read_texts
 from bench.json_process import JsonProcess
@@ -70,13 +70,16 @@ def main() -> None:
     arguments = parser.parse_args()
     console = Console(width=140)
     extent = FULL if arguments.extent == "full" else QUICK
-    models = make_encoder_models(console)
     parts: dict[str, Any] = {}
-    for name in arguments.model or models:
+    for name in arguments.model or []:
+        if name not in extent.num_texts:
+            parser.error(f"{name} is measured with --extent full only")
+    for name in arguments.model or extent.num_texts:
+        model = make_encoder_model(name, console)
         console.rule(name)
         parts[name] = {
             "extent": arguments.extent,
-            **measure(models[name], extent, arguments.peer_python, console),
+            **measure(model, extent, arguments.peer_python, console),
         }
     ratios = make_ratios(parts)
     result = {

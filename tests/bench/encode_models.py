@@ -49,31 +49,28 @@ class EncoderModel(NamedTuple):
         return self.checkpoint / "tokenizer.json"
 
 
-def make_encoder_models(console: Console, work: Path = WORK) -> dict[str, EncoderModel]:
-    """Makes what is not there yet, or no longer what the sources would make.
+def make_encoder_model(name: str, console: Console, work: Path = WORK) -> EncoderModel:
+    """Makes a model that is not there yet, or no longer what the sources would make.
 
     Raises:
         MeasurementError: An export failed.
     """
-    models = {
-        name: EncoderModel(name, work / name / "checkpoint", work / "store", work / name / "plain")
-        for name in (MINILM, BERT_BASE)
-    }
-    stamp = work / "fingerprint.json"
+    folder = work / name
+    model = EncoderModel(name, folder / "checkpoint", folder / "store", folder / "plain")
+    stamp = folder / "fingerprint.json"
     fingerprint = _make_fingerprint()
     if stamp.is_file() and json.loads(stamp.read_text(encoding="utf-8")) == fingerprint:
-        console.print(f"using the models in {work}")
-        return models
-    if work.exists():
-        shutil.rmtree(work)
-    for model in models.values():
-        console.rule(f"making {model.name}")
-        _in_child(_make_checkpoint, model)
-        for dtype in FORMATS:
-            _export(model, dtype)
-        _in_child(_make_plain, model)
+        console.print(f"using the models in {folder}")
+        return model
+    if folder.exists():
+        shutil.rmtree(folder)
+    console.rule(f"making {name}")
+    _in_child(_make_checkpoint, model)
+    for dtype in FORMATS:
+        _export(model, dtype)
+    _in_child(_make_plain, model)
     stamp.write_text(json.dumps(fingerprint, indent=2) + "\n", encoding="utf-8")
-    return models
+    return model
 
 
 def _make_fingerprint() -> dict[str, Any]:
@@ -122,7 +119,7 @@ def _make_checkpoint(model: EncoderModel) -> None:
 def _export(model: EncoderModel, dtype: str) -> None:
     command = [
         *(sys.executable, "-m", "seqserve_export", str(model.checkpoint), str(model.store)),
-        *("--name", f"{model.name}-{dtype}", "--dtype", dtype),
+        *("--name", f"{model.name}-{dtype}", "--dtype", dtype, "--no-explain"),
     ]
     if code := subprocess.run(command, check=False).returncode:
         raise MeasurementError(f"exporting {model.name} as {dtype} ended with {code}")

@@ -1,7 +1,7 @@
 """What the encode benchmark embeds: paragraphs of the documentation of Python's standard library.
 
 Real text has the lengths that matter: most paragraphs are short, some are long. Those of 4 to 256
-tokens are taken, special tokens included.
+tokens are taken, special tokens included, that are text: prompts, rules and tables are not.
 """
 
 import ast
@@ -16,6 +16,8 @@ from tokenizers import Tokenizer
 from bench.workload import MeasurementError
 
 _SHORTEST, _LONGEST = 4, 256
+_LETTERS = 0.85
+"""Least share of letters and spaces in what is text."""
 _SHORT = range(8, 17)
 """Tokens of a short sentence."""
 _LEFT_OUT = {"test", "tests", "idlelib", "lib2to3", "turtledemo", "site-packages", "pydoc_data"}
@@ -79,5 +81,12 @@ def _read_paragraphs() -> Iterator[str]:
             if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
                 text = ast.get_docstring(node, clean=False)
                 for paragraph in inspect.cleandoc(text or "").split("\n\n"):
-                    if words := paragraph.split():
-                        yield " ".join(words)
+                    text = " ".join(paragraph.split())
+                    if _is_prose(text):
+                        yield text
+
+
+def _is_prose(text: str) -> bool:
+    """Whether nearly all of it is words."""
+    num_letters = sum(one.isalpha() or one == " " for one in text)
+    return bool(text) and num_letters >= _LETTERS * len(text)

@@ -9,12 +9,12 @@ from typing import Any
 from bench.json_process import answer
 from bench.request import to_input
 from bench.workload import Sentence
-from seqserve.config import read_config
+from seqserve.config_source import read_config
 from seqserve.memory import keep_freed_memory
 from seqserve.metrics import Metrics
+from seqserve.model_opening import open_model
 from seqserve.search import make_search
 from seqserve.sequence import Generation, Sequence
-from seqserve.served_model import open_model
 from seqserve.servicers.options import resolve_options
 
 

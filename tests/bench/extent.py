@@ -27,6 +27,8 @@ class Extent:
     """From one rate to the next until one fails."""
     num_bisections: int
     """Between the highest rate that held and the lowest that failed."""
+    num_bursts: int
+    """Sent to the peer with each of its settings, to choose one."""
     num_attempts: int
     """At a rate, before it counts as failed: other programs can spoil a trial."""
     num_calls: int
@@ -38,20 +40,21 @@ class Extent:
 
 
 QUICK = Extent(
-    num_sentences=192,
-    num_beam_sentences=48,
-    num_equal_sentences=64,
-    num_sample_sentences=96,
+    num_sentences=96,
+    num_beam_sentences=32,
+    num_equal_sentences=48,
+    num_sample_sentences=48,
     chooses_for_beams=False,
     num_rounds=2,
-    trial_seconds=8.0,
-    warmup_seconds=2.0,
-    rate_factor=1.5,
+    trial_seconds=3.0,
+    warmup_seconds=0.75,
+    rate_factor=1.6,
     num_bisections=1,
+    num_bursts=1,
     num_attempts=1,
     num_calls=5,
     num_starts=1,
-    num_steps=8,
+    num_steps=4,
 )
 FULL = Extent(
     num_sentences=512,
@@ -64,6 +67,7 @@ FULL = Extent(
     warmup_seconds=5.0,
     rate_factor=1.4,
     num_bisections=3,
+    num_bursts=3,
     num_attempts=2,
     num_calls=20,
     num_starts=3,

@@ -4,6 +4,7 @@ Both are searched in turn, trial by trial, by the same load generator with the s
 the same arrivals, scaled to the rate.
 """
 
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,12 +20,14 @@ from bench.workload import MeasurementError
 LIMIT_SECONDS = 2.0
 """Of the 95th percentile."""
 _BURST = 96
-_NUM_BURSTS = 3
 _FIRST_SHARE = 0.6
 """Of the rate at which a burst is answered, to begin the search with."""
 _SHARES = (0.5, 0.8)
 _SHARE_SEED = 100
 _THREADS = ((1, 2), (2, 1))
+_REST_SECONDS = 12.0
+"""Before memory is read, so that what a server gives back when it is idle is not counted, however
+long ago its last trial was; the peak counts all."""
 
 
 class _Side:
@@ -89,7 +92,7 @@ def measure_online(
 ) -> dict[str, Any]:
     """All trials, highest rates, latencies at shares of them, and memory after the load."""
     with JsonProcess("bench.load_generator") as generator:
-        inter_threads, intra_threads = threads = _choose_threads(model, generator)
+        inter_threads, intra_threads = threads = _choose_threads(model, generator, extent)
         with (
             running_ours(model, settings) as server,
             running_peer(model, inter_threads, intra_threads) as peer_server,
@@ -99,6 +102,7 @@ def measure_online(
             while tried := [side for side in (ours, peer) if side.search_once()]:
                 _show(console, *tried)
             latencies = _compare_latencies(ours, peer)
+            time.sleep(_REST_SECONDS)
             memory = {"seqserve": server.memory(), "peer": peer_server.memory()}
     return {
         "limit_seconds": LIMIT_SECONDS,
@@ -130,14 +134,14 @@ def _compare_latencies(ours: _Side, peer: _Side) -> dict[str, Any]:
     }
 
 
-def _choose_threads(model: OpusModel, generator: JsonProcess) -> tuple[int, int]:
+def _choose_threads(model: OpusModel, generator: JsonProcess, extent: Extent) -> tuple[int, int]:
     """The threads with which the peer's server answers bursts soonest, at its best."""
     rates = {}
     for threads in _THREADS:
         with running_peer(model, *threads) as server:
             rates[threads] = max(
                 generator.call("run_burst", target=server.target, num_sentences=_BURST)
-                for _ in range(_NUM_BURSTS)
+                for _ in range(extent.num_bursts)
             )
     return max(_THREADS, key=rates.__getitem__)
 

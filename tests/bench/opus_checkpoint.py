@@ -69,7 +69,7 @@ def make_opus_model(console: Console, work: Path = WORK) -> OpusModel:
     console.rule("exporting for the server")
     _run(
         *("seqserve_export", str(model.checkpoint), str(model.store)),
-        *("--name", NAME, "--dtype", "int8"),
+        *("--name", NAME, "--dtype", "int8", "--no-explain"),
     )
     console.rule("converting for CTranslate2")
     _run("bench.peer_conversion", str(model.checkpoint), str(model.peer))

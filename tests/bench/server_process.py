@@ -27,9 +27,21 @@ class ServerProcess(NamedTuple):
     """From the start of the process to its first answer."""
 
     def memory(self) -> dict[str, int]:
-        """Resident bytes, and those of them that are no mapped files."""
+        """Resident bytes, those of them that are no mapped files, and the most there ever were."""
         memory = psutil.Process(self.process.pid).memory_info()
-        return {"resident_bytes": memory.rss, "private_bytes": memory.rss - memory.shared}
+        return {
+            "resident_bytes": memory.rss,
+            "private_bytes": memory.rss - memory.shared,
+            "peak_bytes": _peak_bytes(self.process.pid),
+        }
+
+
+def _peak_bytes(pid: int) -> int:
+    """The high-water mark of resident memory, ``VmHWM`` of proc(5)."""
+    status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
+    found = re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE)
+    assert found is not None
+    return int(found[1]) * 1024
 
 
 @contextlib.contextmanager
