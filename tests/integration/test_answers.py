@@ -98,7 +98,7 @@ async def test_engine_fault_fails_its_batch_and_the_next_request_succeeds(
         whole = engine.run
         calls = 0
 
-        def run(batch: object) -> object:
+        def run(batch: object, *options: object) -> object:
             nonlocal calls
             calls += 1
             if calls == 3:
@@ -123,7 +123,7 @@ async def test_deadline_reaches_the_running_batch(
         engine = running.registry.find("tiny", "", None).lanes.workers[0]._engine
         whole = engine.run
 
-        def slow(batch: object) -> object:
+        def slow(batch: object, *options: object) -> object:
             time.sleep(0.03)  # in the worker thread
             return whole(batch)  # type: ignore[arg-type]
 
@@ -155,7 +155,7 @@ async def test_passed_deadlines_and_cancels_are_told_apart(
         engine = running.registry.find("tiny", "", None).lanes.workers[0]._engine
         whole = engine.run
 
-        def wait(batch: Batch) -> list[Outcome]:
+        def wait(batch: Batch, *options: object) -> list[Outcome]:
             assert opened.wait(20)
             return whole(batch)
 

@@ -134,7 +134,7 @@ def make_text(num_words: int, seed: int) -> str:
 def spy(run: Callable[..., Any], seen: list[tuple[int, ...]]) -> Callable[..., Any]:
     """Keeps the sources of batches."""
 
-    def keep(batch: Any) -> Any:
+    def keep(batch: Any, *options: Any) -> Any:
         seen.extend(sequence.source_tokens for sequence in batch.sequences)
         return run(batch)
 

@@ -52,11 +52,11 @@ async def test_concurrent_calls_share_batches(
 ) -> None:
     """Forty calls that come while the first is computed take one more forward pass."""
     arrived, opened = threading.Event(), threading.Event()
-    async with serving(lanes=1) as running:
+    async with serving(lanes=1, max_batch_tokens=512) as running:
         engine = running.registry.find("sentence", "", None).lanes.workers[0]._engine
         whole = engine.run
 
-        def wait(batch: Batch) -> list[Outcome]:
+        def wait(batch: Batch, *options: object) -> list[Outcome]:
             arrived.set()
             assert opened.wait(PATIENCE_SECONDS)
             return whole(batch)

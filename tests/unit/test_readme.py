@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from google.protobuf import descriptor_pool, json_format, message_factory
 
-from seqserve.v1 import encoding_pb2, generation_pb2, model_pb2
+from seqserve.v1 import attention_pb2, encoding_pb2, generation_pb2, model_pb2
 
 README = Path(__file__).parents[2] / "README.md"
 SERVICES = {
     service.full_name: service
-    for module in (encoding_pb2, generation_pb2, model_pb2)
+    for module in (attention_pb2, encoding_pb2, generation_pb2, model_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 }
 
