@@ -4,12 +4,21 @@
 PYTHON ?= python3
 VENV ?= .venv
 PEERS ?= $(VENV)-peers
+# Programs of others that tests use.
+PROGRAMS ?= .programs
 BIN := $(VENV)/bin
 STORE ?= models
 # More options for pip, an index with CUDA builds of torch, say.
 PIP_OPTIONS ?=
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS)
 BENCH ?= quick
+# More options for pytest: --leave-nothing-out, say.
+TEST_OPTIONS ?=
+# How long requests are drawn by chance.
+FUZZ_SECONDS ?= 60
+SOAK_MINUTES ?= 5
+# The seed of a soak that is to be the same again.
+SOAK_SEED ?=
 # More options for the decode benchmark: --only offline,online --setting max_batch_size=128.
 BENCH_OPTIONS ?=
 BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
@@ -22,7 +31,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc \
 	--mypy_out=quiet:service --mypy_grpc_out=quiet:service
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve test test-unit check format proto metrics-page bench bench-export bench-long parity train deploy-check sbom clean
+.PHONY: help install demo serve programs test test-unit check format proto metrics-page bench bench-export bench-long fuzz soak parity train bench-deploy deploy-files deploy-check sbom clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,9 +69,16 @@ demo: $(VENV)/demo.stamp  ## Exports the shipped models, serves them, calls them
 serve: $(VENV)/demo.stamp  ## Like demo, but the server stays up on port 50051.
 	$(BIN)/python -m seqserve_export.demo --store $(STORE) --stay-up
 
+$(PROGRAMS)/stamp: tests/fetch_programs.sh $(wildcard tests/interop/*.txt tests/interop/*.json)
+	tests/fetch_programs.sh $(PROGRAMS) $(PYTHON)
+	touch $@
+
+programs: $(PROGRAMS)/stamp  ## Fetches Prometheus, proxies, a browser and Node's packages for tests; as root, what builds containers.
+
 # Files are shared out whole, since what a module exports is used by all of its tests.
-test: $(VENV)/dev.stamp  ## Runs all tests.
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+test: $(VENV)/dev.stamp  ## Runs all tests; says what was left out for want of a program or a right.
+	PROGRAMS="$(abspath $(PROGRAMS))" $(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 \
+		--dist loadfile $(TEST_OPTIONS)
 
 test-unit: $(VENV)/dev.stamp  ## Runs the tests that need neither torch nor a model.
 	$(BIN)/python -m pytest tests/unit tests/deploy
@@ -95,13 +111,21 @@ parity: $(VENV)/dev.stamp  ## Compares every family and head with transformers; 
 bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and serves them.
 	$(BENCH_PYTHON) -m bench.full_size --dtypes fp32 int8
 
-bench: $(VENV)/bench.stamp $(PEERS)/stamp  ## Measures the server against its peers; BENCH=full for all rounds.
+bench: $(VENV)/bench.stamp $(PEERS)/stamp  ## Measures the server against its peers; BENCH=full for all models and rounds.
 	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
 	$(BENCH_PYTHON) -m bench.encode --extent $(BENCH) --peer-python $(PEERS)/bin/python
-	$(BENCH_PYTHON) -m bench.serve --rounds $(if $(filter full,$(BENCH)),9,3)
+	$(if $(filter full,$(BENCH)),$(BENCH_PYTHON) -m bench.serve --rounds 9)
 
 bench-long: $(VENV)/dev.stamp  ## Sends 100,000 calls of every kind; the server's memory stays flat.
 	$(BENCH_PYTHON) -m bench.long_run --store $(STORE)
+
+fuzz: $(VENV)/dev.stamp  ## Sends bytes and messages drawn by chance, 60 seconds each; FUZZ_SECONDS=600 for more.
+	FUZZ_SECONDS=$(FUZZ_SECONDS) $(BIN)/python -m pytest -s \
+	  tests/integration/test_malformed_bytes.py::test_any_bytes_get_a_documented_status \
+	  tests/integration/test_hostile_requests.py::test_no_request_is_an_internal_error
+
+soak: $(VENV)/dev.stamp  ## Minutes of calls, faults and reloads; SOAK_MINUTES=30 for more of them.
+	$(BENCH_PYTHON) -m soak --minutes $(SOAK_MINUTES) $(if $(SOAK_SEED),--seed $(SOAK_SEED))
 
 train: $(VENV)/dev.stamp  ## Trains the shipped pronunciation model again; resumes.
 	$(BIN)/python -m seqserve_export.recipes.g2p
@@ -111,14 +135,21 @@ sbom: $(BIN)/python  ## Lists what a server installs, as CycloneDX JSON: dist/se
 	$(PIP) --constraint constraints.txt --editable '.[sbom]'
 	$(PYTHON) -m venv --clear --without-pip $(VENV)/server
 	$(BIN)/python -m pip --python $(VENV)/server/bin/python install --quiet \
-		--disable-pip-version-check $(PIP_OPTIONS) --constraint constraints.txt '.[sentencepiece]'
+		--disable-pip-version-check $(PIP_OPTIONS) --constraint constraints.txt '.[playground,sentencepiece]'
 	mkdir -p dist
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-format JSON --output-file dist/seqserve.cdx.json \
 		$(VENV)/server/bin/python
 
-deploy-check:  ## Checks deploy/ with kubectl, hadolint and Kubernetes' schemas.
-	deploy/check.sh
+bench-deploy: $(VENV)/bench.stamp $(PROGRAMS)/stamp  ## Simulates autoscalers, and measures replicas behind Envoy; for deploy/CAPACITY.md and README.md.
+	$(BENCH_PYTHON) -m bench.autoscaling
+	PROGRAMS="$(abspath $(PROGRAMS))" $(BENCH_PYTHON) -m bench.proxied_replicas_table
 
-clean:  ## Removes the virtual environment and exported models.
-	rm -rf $(VENV) $(PEERS) $(STORE)
+deploy-files: $(VENV)/dev.stamp  ## Writes what follows from rules and settings in deploy/: PrometheusRule, schema of the chart.
+	PYTHONPATH=service:tests $(BIN)/python tests/deploy_files.py
+
+deploy-check:  ## Checks deploy/ with kubectl, Helm, hadolint, promtool and schemas of Kubernetes and its extensions.
+	PATH="$(abspath $(PROGRAMS))/bin:$$PATH" PROGRAMS="$(abspath $(PROGRAMS))" deploy/check.sh
+
+clean:  ## Removes the virtual environment, fetched programs and exported models.
+	rm -rf $(VENV) $(PEERS) $(PROGRAMS) $(STORE)
