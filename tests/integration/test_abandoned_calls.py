@@ -14,12 +14,14 @@ import structlog
 
 from held_engine import HeldEngine
 from processes import ROOT
-from seqserve.v1 import generation_pb2, generation_pb2_grpc
+from seqserve.v1 import encoding_pb2, encoding_pb2_grpc, generation_pb2, generation_pb2_grpc
 from serving import MakeServer, RunningServer, source
+from soak.relay import Relay
 
 PATIENCE_SECONDS = 20.0
 UNARY = "/seqserve.v1.GenerationService/Generate"
 STREAM = "/seqserve.v1.GenerationService/GenerateStream"
+EMBED_STREAM = "/seqserve.v1.EncodingService/EmbedStream"
 NUM_RACES = 1000
 
 
@@ -236,3 +238,25 @@ async def test_killed_client_leaves_nothing(
         engine.open()
         await settle(running)
         assert len((await running.generation.Generate(request())).results) == 1
+
+
+async def test_silent_streams_of_a_lost_connection_are_cancelled(serving: MakeServer) -> None:
+    """Not done, though their requests end: none of 50, whose callers wait for nothing."""
+    num_streams = 50
+    async with (
+        serving() as running,
+        Relay(f"127.0.0.1:{running.ports.grpc}") as relay,
+        grpc.aio.insecure_channel(relay.target) as channel,
+    ):
+        stub = encoding_pb2_grpc.EncodingServiceStub(channel)
+        streams = [stub.EmbedStream() for _ in range(num_streams)]
+        for stream in streams:
+            await stream.write(encoding_pb2.EmbedStreamRequest())
+            answer: Any = await stream.read()
+            assert answer.HasField("error")
+        relay.cut()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while running.metrics.requests_in_flight.labels(method=EMBED_STREAM)._value.get():
+                await asyncio.sleep(0.005)
+        assert running.count_calls("CANCELLED", EMBED_STREAM) == num_streams
+        assert {await stream.code() for stream in streams} == {grpc.StatusCode.UNAVAILABLE}

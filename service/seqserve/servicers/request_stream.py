@@ -64,12 +64,23 @@ class RequestStream(abc.ABC):
         return task
 
     async def _read_one(self) -> Any:
-        """The next request; none follows once the server shuts down."""
+        """The next request; none follows once the server shuts down.
+
+        Raises:
+            asyncio.CancelledError: The caller is gone, and did not end its requests.
+        """
         reading = self._start(read_in_turn(self._context))
         draining = self._start(self._calls.wait_for_drain())
         await asyncio.wait((reading, draining), return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
-        return reading.result() if reading.done() else grpc.aio.EOF
+        if not reading.done():
+            return grpc.aio.EOF
+        message = reading.result()
+        if message is grpc.aio.EOF:
+            # So ends a stream whose connection is lost, too, and only then gRPC says that the call
+            # is cancelled: before another read comes back.
+            await self._context.read()
+        return message
 
     async def _write_one(self, response: Any) -> None:
         """Writes a response.
