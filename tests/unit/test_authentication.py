@@ -34,11 +34,20 @@ class Service(grpc.GenericRpcHandler):
         return handler
 
 
+async def _read(request: Any) -> None:
+    """To the end of a stream of requests, so that the answer does not end it while it is sent."""
+    if not isinstance(request, bytes):
+        async for _ in request:
+            pass
+
+
 async def _answer(request: Any, context: Any) -> bytes:
+    await _read(request)
     return str(token_name()).encode()
 
 
 async def _stream(request: Any, context: Any) -> AsyncIterator[bytes]:
+    await _read(request)
     yield str(token_name()).encode()
 
 

@@ -18,13 +18,14 @@ from google.protobuf.message import Message
 
 from seqserve.call_record import CallRecord, enter_call
 from seqserve.drop import is_late
-from seqserve.errors import SeqserveError
+from seqserve.errors import DeadlineError, SeqserveError
 from seqserve.metrics import Metrics
 from seqserve.servicers.calls import Calls
 from seqserve.servicers.grant import token_name
 from seqserve.servicers.malformed import check_form, tolerant
 from seqserve.servicers.request_id import REQUEST_ID_KEY, request_id_of
 from seqserve.servicers.status import Status, reason_of, to_status
+from seqserve.time_limit import overdue_message
 from seqserve.trace import Tracer
 
 _log = structlog.get_logger(__name__)
@@ -118,6 +119,9 @@ class _Call:
 
     def begin(self, request: Any) -> None:
         """Refuses what comes too late, is too much, or could not be read."""
+        if self._context.time_remaining() == 0.0:
+            # gRPC would end it as well, but may let it be answered before.
+            raise DeadlineError(overdue_message(None, "the call came"))
         if self._method not in _PROBES:
             # Of a stream of requests there is no message yet: it admits each for itself.
             self._calls.begin(request.ByteSize() if isinstance(request, Message) else 0)
