@@ -35,6 +35,7 @@ def test_help_names_every_command(flag: str) -> None:
     heads = {"classify", "tag", "rerank", "fill-mask"}
     others = {
         "serve",
+        "bench",
         "attend",
         "generate",
         "score",

@@ -3,6 +3,7 @@
 import click
 
 from seqserve.commands.attention import attend
+from seqserve.commands.bench import bench
 from seqserve.commands.embedding import embed
 from seqserve.commands.generation import generate
 from seqserve.commands.model import load, models, unload
@@ -23,4 +24,5 @@ COMMANDS: list[click.Command] = [
     load,
     unload,
     tokenize,
+    bench,
 ]

@@ -6,11 +6,13 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 
-from seqserve.client import CallError, Client
+from seqserve.client import AsyncClient, CallError, Client
+
+_Client = TypeVar("_Client", Client, AsyncClient)
 
 _CALL_OPTIONS = (
     click.option("--model", default="", help="Name of the model; not needed if there is one."),
@@ -94,9 +96,18 @@ class Call:
     @contextlib.contextmanager
     def connect(self) -> Iterator[Client]:
         """A client; a failed call becomes one line and exit code 1."""
+        with self.reporting(), self._open(Client) as client:
+            yield client
+
+    def open_async(self, **connection: Any) -> AsyncClient:
+        """A client for the running event loop, with further fields of its connection."""
+        return self._open(AsyncClient, **connection)
+
+    @contextlib.contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Makes one line of a failed call, and exit code 1."""
         try:
-            with self._open() as client:
-                yield client
+            yield
         except CallError as error:
             hint = ""
             if error.code == "UNAVAILABLE":
@@ -104,7 +115,7 @@ class Call:
             click.echo(f"error: {error}{hint}", err=True)
             sys.exit(1)
 
-    def _open(self) -> Client:
+    def _open(self, kind: type[_Client], **connection: Any) -> _Client:
         """The client; options that it refuses become one line and exit code 2.
 
         What it warns of becomes a line on standard error.
@@ -112,7 +123,7 @@ class Call:
         try:
             with warnings.catch_warnings(record=True) as caught:
                 warnings.simplefilter("always")
-                client = Client(
+                client = kind(
                     self.target,
                     timeout_seconds=self.timeout,
                     token=self.token,
@@ -122,6 +133,7 @@ class Call:
                     root_certificates=_read(self.ca),
                     certificate=_read(self.cert),
                     private_key=_read(self.key),
+                    **connection,
                 )
             for warning in caught:
                 click.echo(f"warning: {warning.message}", err=True)
