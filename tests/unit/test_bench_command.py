@@ -132,7 +132,8 @@ def test_table_says_how_calls_ended(server: FakeServer) -> None:
     assert refused.split(maxsplit=3)[1] == "3"
     assert refused.endswith("[all] places are taken")
     assert any(line.split()[:3] == ["calls/s", "inputs/s", "tokens/s"] for line in lines)
-    assert next(line for line in lines if line.startswith("decoding")).split()[1:] == ["3.00"] * 6
+    decoding = next(line for line in lines if line.startswith("server: decode"))
+    assert decoding.split()[2:] == ["3.00"] * 6
 
 
 def test_nothing_but_failures_is_a_failure(server: FakeServer) -> None:

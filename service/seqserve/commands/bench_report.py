@@ -16,11 +16,11 @@ _DURATIONS = {
     "latency_seconds": "latency",
     "first_token_seconds": "first token",
     "inter_token_seconds": "between tokens",
-    "queue_seconds": "in the server's queue",
-    "encode_seconds": "encoding",
-    "decode_seconds": "decoding",
+    "queue_seconds": "server: queue",
+    "encode_seconds": "server: encode",
+    "decode_seconds": "server: decode",
 }
-"""Keys of the report and what they are called; the last three are the server's, of each input."""
+"""Keys of the report and what they are called; those of the server are of each input."""
 _RATES = {
     "calls_per_second": "calls/s",
     "inputs_per_second": "inputs/s",
@@ -105,9 +105,10 @@ def to_tables(report: dict[str, Any]) -> list[Table]:
         column.justify = "right"
     rates = Table(*_RATES.values(), box=None, pad_edge=False)
     rates.add_row(*(f"{report[key]:,.1f}" for key in _RATES))
-    times = Table("milliseconds", box=None, pad_edge=False)
+    times = Table(box=None, pad_edge=False)
+    times.add_column("milliseconds", no_wrap=True)
     for name in ("mean", *(f"p{percent}" for percent in _PERCENTILES), "max"):
-        times.add_column(name, justify="right")
+        times.add_column(name, justify="right", no_wrap=True)
     for key, name in _DURATIONS.items():
         if key in report:
             times.add_row(name, *(f"{seconds * 1000:,.2f}" for seconds in report[key].values()))
