@@ -1,7 +1,7 @@
 """Looks inside a model: the weights of attention of one source and one target.
 
 They come from a graph of its own, opened when somebody first asks. Passes run one at a time, each
-on one thread, so that what is being served keeps the others.
+on one thread, so that what is being served keeps the others; callers share the turns.
 
 Shapes: S source length, T target length, N chosen heads of a layer.
 """
@@ -21,11 +21,18 @@ import structlog
 from numpy.typing import NDArray
 
 from seqserve.attention_kind import AttentionKind, head_names, weight_names
-from seqserve.errors import ModelFolderError, ModelRefusedError, NonFiniteError
+from seqserve.errors import (
+    ModelFolderError,
+    ModelRefusedError,
+    NonFiniteError,
+    PassInterruptedError,
+)
 from seqserve.explanation_record import ExplanationRecord
 from seqserve.graph_file import external_locations
 from seqserve.interruption import make_options, run_interruptibly
 from seqserve.manifest import Manifest, check_file
+from seqserve.pass_turns import PassTurns
+from seqserve.sequence import Priority
 from seqserve.session import check_names, open_session
 
 _log = structlog.get_logger(__name__)
@@ -46,6 +53,9 @@ class Question:
     decoder_tokens: tuple[int, ...] = ()
     """The start token, then all target tokens but the last; empty for encoders."""
     heads: Mapping[AttentionKind, Heads]
+    priority: Priority = Priority.NORMAL
+    caller: str = ""
+    """Who asks."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -61,19 +71,29 @@ class Explanation:
 class Explainer:
     """The explain graph of one model."""
 
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        """Takes note of where it is; nothing is opened."""
+    def __init__(self, folder: Path, manifest: Manifest, ageing_seconds: float) -> None:
+        """Takes note of where it is; nothing is opened.
+
+        Args:
+            folder: The model's.
+            manifest: The model's.
+            ageing_seconds: After how long a question that waits rises by one class.
+        """
         assert manifest.explanation is not None
         self.record: ExplanationRecord = manifest.explanation
         self._folder = folder
         self._manifest = manifest
         self._session: onnxruntime.InferenceSession | None = None
-        self._turn = asyncio.Lock()
+        self._turns = PassTurns(ageing_seconds)
 
     @property
     def is_open(self) -> bool:
         """Whether somebody has asked."""
         return self._session is not None
+
+    def count_waiting(self) -> int:
+        """Questions whose turn has not come."""
+        return len(self._turns)
 
     async def explain(self, question: Question) -> Explanation:
         """Computes weights, when its turn has come; ends when its caller leaves. Event loop only.
@@ -83,17 +103,19 @@ class Explainer:
             NonFiniteError: The model has come to NaN or infinity.
         """
         asked_at = time.monotonic()
-        await self._turn.acquire()
+        tokens = question.source_tokens + question.decoder_tokens
+        await self._turns.take(tokens, question.priority, question.caller)
         options = make_options()
         work = asyncio.get_running_loop().run_in_executor(
             None, partial(self._answer, question, options)
         )
         # A pass that nobody waits for has its turn until it has ended.
-        work.add_done_callback(lambda _: self._turn.release())
+        work.add_done_callback(lambda _: self._turns.give_back())
         try:
             weights = await asyncio.shield(work)
         except asyncio.CancelledError:
             options.terminate = True
+            work.add_done_callback(_hear)
             raise
         return Explanation(weights, time.monotonic() - asked_at)
 
@@ -193,3 +215,10 @@ class Explainer:
             for layer, name in enumerate(head_names(kind, num_layers)):
                 feeds[name] = np.array(chosen[layer], np.int64) if layer in chosen else _NO_HEADS
         return feeds
+
+
+def _hear(work: asyncio.Future[Any]) -> None:
+    """Takes note of how a pass ended that nobody waits for."""
+    error = work.exception()
+    if error is not None and not isinstance(error, PassInterruptedError):
+        _log.error("pass that nobody waits for failed", exc_info=error)

@@ -80,6 +80,11 @@ class Metrics:
             "model_load_seconds", "What checking and opening the model took, in seconds.", _MODEL
         )
         self.waiting = self._gauge("waiting_sequences", "Sequences not started.", _MODEL)
+        self.waiting_explanations = self._gauge(
+            "waiting_explanations",
+            "Passes of the explain graph that have not begun, for Attend and for alignments.",
+            _MODEL,
+        )
         self.queue_age = self._gauge(
             "queue_age_seconds",
             "How long the oldest sequence that is not started has waited, in seconds.",

@@ -32,6 +32,7 @@ class ModelMetrics:
         self._steps: dict[str, tuple[Histogram, Histogram]] = {}
         labels = self.labels
         self._waiting = metrics.waiting.labels(**labels)
+        metrics.waiting_explanations.labels(**labels)
         self._running = metrics.running.labels(**labels)
         self._live_rows = metrics.live_rows.labels(**labels)
         self._cache_budget = metrics.cache_budget.labels(**labels)
@@ -59,6 +60,7 @@ class ModelMetrics:
         for gauge in (
             metrics.model_load,
             metrics.waiting,
+            metrics.waiting_explanations,
             metrics.queue_age,
             metrics.running,
             metrics.live_rows,
@@ -88,6 +90,10 @@ class ModelMetrics:
             is_taken: Whether the worker has taken it out of its inbox.
         """
         self._waiting_since[lane, is_taken] = time
+
+    def watch_explanations(self, count: Callable[[], int]) -> None:
+        """Has the page tell how many passes of the explain graph wait; 0 without one."""
+        self._metrics.waiting_explanations.labels(**self.labels).set_function(count)
 
     def _queue_age(self) -> float:
         """How long the oldest sequence has waited; called when the page is read."""

@@ -116,6 +116,10 @@ def open_model(
             for lane, engine in enumerate(engines)
         ]
     )
+    explainer = None
+    if manifest.explanation is not None:
+        explainer = Explainer(folder, manifest, config.priority_ageing_seconds)
+        model_metrics.watch_explanations(explainer.count_waiting)
     shared_answers = None
     if response_cache is not None or config.deduplicate:
         shared_answers = SharedAnswers(
@@ -132,7 +136,7 @@ def open_model(
         budget=budget,
         is_batch_invariant=is_batch_invariant,
         shared_answers=shared_answers,
-        explainer=None if manifest.explanation is None else Explainer(folder, manifest),
+        explainer=explainer,
     )
 
 

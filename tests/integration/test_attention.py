@@ -1,6 +1,5 @@
 """Attend over the real server: what it returns, what it refuses, and that it costs nobody else."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,13 @@ from seqserve.errors import ModelFolderError
 from seqserve.metrics import Metrics
 from seqserve.model_opening import open_model
 from seqserve.preflight_process import Preflights
+from seqserve.servicers import attention_source
 from seqserve.task_record import Task
+from seqserve.token_place import PlacedTokens, place_decoded
+from seqserve.tokenizer import Tokenizer
 from seqserve_export.exporter import export_model
 from served_folders import copy_version, read_json, seal, write_json
 from serving import MakeServer, RunningServer
-from slow_graph import plant_delay
 from tiny_encoder_folder import find_variant, make_tiny_encoder_folder
 from tiny_hugging_face import make_hugging_face_folder
 
@@ -292,6 +293,29 @@ async def test_size_is_limited_before_and_after_a_reduction(
         assert "source and 1 target tokens" in message  # nothing was generated for it
 
 
+async def test_size_is_limited_before_tokens_are_placed(
+    explained: Path, serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ids of a source and of a target are not decoded again and again for what is refused."""
+    placed: list[int] = []
+
+    def place(tokenizer: Tokenizer, token_ids: Sequence[int]) -> PlacedTokens:
+        placed.append(len(token_ids))
+        return place_decoded(tokenizer, token_ids)
+
+    monkeypatch.setattr(attention_source, "place_decoded", place)
+    async with (
+        serving(models=explained, max_attention_bytes=30_000) as running,
+        connect(running) as client,
+    ):
+        _, message, _ = await refusal(client, source=[5] * 60, model="rerank")
+        assert "with 60 source tokens" in message
+        options = {"model": "nllb", "kinds": ["decoder_self"], "target": [5] * 60, **LANGUAGES}
+        _, message, _ = await refusal(client, **options)
+        assert "60 target tokens" in message
+    assert placed == []
+
+
 async def test_alignments_are_the_mean_of_the_heads_of_the_manifest(
     explained: Path, serving: MakeServer
 ) -> None:
@@ -344,6 +368,7 @@ async def test_alignments_are_the_mean_of_the_heads_of_the_manifest(
         assert info.attention.alignment_heads == tuple(map(tuple, record["heads"]))
         assert info.attention.alignment_agreement == record["agreement"]
         assert (info.attention.encoder_layer_count, info.attention.decoder_layer_count) == (2, 3)
+        assert info.attention.decoder_self_layer_count == 3
         reranker = await client.get_model("rerank")
         assert reranker.attention is not None
         assert (reranker.attention.decoder_layer_count, reranker.attention.head_count) == (0, 2)
@@ -454,59 +479,6 @@ def test_other_calls_are_served_by_the_same_sessions(
             "rank.onnx",
         }
         opened.clear()
-
-
-@pytest.fixture
-def slow(explained: Path, tmp_path: Path) -> Path:
-    """A store whose model takes many seconds to be explained for texts of more than 8 tokens."""
-    folder = copy_version(explained / "rerank" / "1", tmp_path / "store" / "rerank" / "1")
-    plant_delay(folder, "explain.onnx", "encoder_attentions.0")
-    return folder.parents[1]
-
-
-async def test_pass_ends_when_its_caller_has_gone(slow: Path, serving: MakeServer) -> None:
-    """After a deadline, of the caller or the server, or a cancellation; the next has its turn."""
-    long = "cat " * 20
-    async with serving(models=slow, preflight=False) as running, connect(running) as client:
-        with pytest.raises(CallError, match="DEADLINE_EXCEEDED"):
-            await client.attend(long, timeout_seconds=0.3)
-        await client.attend("a cat", timeout_seconds=10)
-        call = asyncio.create_task(client.attend(long))
-        while not running.num_outstanding:
-            await asyncio.sleep(0.01)
-        waiting = asyncio.create_task(client.attend("a cat", timeout_seconds=20))
-        # Should it have its turn first, on a slow machine, it is soon done.
-        while running.num_outstanding < 2 and not waiting.done():
-            await asyncio.sleep(0.01)
-        call.cancel()
-        assert (await waiting).encoder_self is not None
-        while running.num_outstanding:
-            await asyncio.sleep(0.01)
-    async with (
-        serving(models=slow, preflight=False, max_request_seconds=0.3) as running,
-        connect(running) as client,
-    ):
-        code, message, _ = await refusal(client, source=long)
-        assert code == "DEADLINE_EXCEEDED"
-        assert "the server's limit of 0.3 seconds (max_request_seconds) passed" in message
-        assert (await client.attend("a cat")).encoder_self is not None
-
-
-async def test_files_that_changed_since_are_not_opened(
-    explained: Path, tmp_path: Path, serving: MakeServer
-) -> None:
-    """Neither the graph nor its weights; the other calls of the model go on."""
-    for name in ("explain.onnx", "weights.data"):
-        store = tmp_path / name
-        folder = copy_version(explained / "rerank" / "1", store / "rerank" / "1")
-        async with serving(models=store) as running, connect(running) as client:
-            (folder / name).unlink()
-            (folder / name).write_bytes(b"other")
-            code, message, _ = await refusal(client)
-            assert code == "FAILED_PRECONDITION"
-            assert message.endswith("its files have changed since; load the version again")
-            assert str(tmp_path) not in message
-            assert await client.rerank(TEXT, ["a dog"])
 
 
 def test_preflight_tries_the_explain_graph(explained: Path, tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """The explainer: one pass at a time, ended when nobody waits for it, and nothing not finite."""
 
 import asyncio
+import gc
 import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import structlog
 
 from seqserve import explainer
 from seqserve.attention_kind import AttentionKind
@@ -47,6 +50,11 @@ class FakePass:
         return [np.full((1, 2, 2, 2), self.value, np.float32)]
 
 
+def finish(session: Any, names: list[str], feeds: Any, options: Any) -> list[Any]:
+    """A pass that is done at once."""
+    return [np.full((1, 2, 2, 2), 0.5, np.float32)]
+
+
 @pytest.fixture
 def fake_pass(monkeypatch: pytest.MonkeyPatch) -> FakePass:
     """What runs instead of onnxruntime."""
@@ -55,9 +63,20 @@ def fake_pass(monkeypatch: pytest.MonkeyPatch) -> FakePass:
     return fake
 
 
+def fail_when_ended(error: Exception) -> Any:
+    """A pass that fails otherwise than by being ended, when it is."""
+
+    def run(session: Any, names: list[str], feeds: Any, options: Any) -> list[Any]:
+        while not options.terminate:
+            time.sleep(0.001)
+        raise error
+
+    return run
+
+
 def make_explainer() -> Explainer:
     """One whose graph is open."""
-    made = Explainer(Path(), cast(Manifest, FakeManifest()))
+    made = Explainer(Path(), cast(Manifest, FakeManifest()), ageing_seconds=30.0)
     made._session = object()
     return made
 
@@ -99,6 +118,30 @@ async def test_passes_take_turns_and_end_with_their_callers(fake_pass: FakePass)
     for task in (first, second):
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+async def test_failure_of_a_pass_that_nobody_waits_for_is_logged(
+    fake_pass: FakePass, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Unless it is that it was ended; asyncio complains of neither."""
+    unheard: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    made = make_explainer()
+    with structlog.testing.capture_logs() as logs:
+        for end in (None, ValueError("broken")):
+            if end is not None:
+                monkeypatch.setattr(explainer, "run_interruptibly", fail_when_ended(end))
+            leaving = asyncio.create_task(made.explain(QUESTION))
+            await asyncio.sleep(0.05)
+            leaving.cancel()
+            await asyncio.wait([leaving])
+            # The next one has its turn when that pass has ended.
+            monkeypatch.setattr(explainer, "run_interruptibly", finish)
+            await made.explain(QUESTION)
+            del leaving
+            gc.collect()
+    assert [entry["event"] for entry in logs] == ["pass that nobody waits for failed"]
+    assert unheard == []
 
 
 async def test_what_is_not_finite_never_leaves(fake_pass: FakePass) -> None:

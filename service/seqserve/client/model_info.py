@@ -78,7 +78,9 @@ class AttentionSettings:
 
     encoder_layer_count: int
     decoder_layer_count: int
-    """0 for encoder-only models."""
+    """In which the target looks at the source; 0 for encoder-only models."""
+    decoder_self_layer_count: int
+    """In which it looks at itself; 0 for recurrent decoders, too."""
     head_count: int
     """Of each layer."""
     alignment_heads: tuple[tuple[int, int], ...]

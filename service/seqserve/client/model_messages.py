@@ -79,6 +79,7 @@ def _attention(message: model_pb2.AttentionSettings) -> AttentionSettings:
     return AttentionSettings(
         encoder_layer_count=message.encoder_layer_count,
         decoder_layer_count=message.decoder_layer_count,
+        decoder_self_layer_count=message.decoder_self_layer_count,
         head_count=message.head_count,
         alignment_heads=tuple((one.layer, one.head) for one in message.alignment_heads),
         alignment_agreement=message.alignment_agreement,

@@ -3,6 +3,7 @@
 # The generic types of grpc exist only in its type stubs.
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import grpc
@@ -22,11 +23,13 @@ from seqserve.servicers.attention_choice import (
 from seqserve.servicers.attention_messages import to_attention, to_tokens
 from seqserve.servicers.attention_source import (
     AttendedSource,
+    CheckLength,
     ids_of,
     place_ids,
     read_attended_source,
     read_attended_target,
 )
+from seqserve.servicers.caller import caller_of
 from seqserve.servicers.deadline import Deadline, deadline_of, until
 from seqserve.servicers.generation import GenerationServicer
 from seqserve.servicers.languages import Direction, resolve_direction
@@ -69,25 +72,28 @@ class AttentionServicer(attention_pb2_grpc.AttentionServiceServicer):
         if not request.HasField("input"):
             raise InvalidRequestError("input", "`input` must be set")
         explainer = find_explainer(model)
-        resolve_priority(request.priority)
+        priority, caller = resolve_priority(request.priority), caller_of(context)
         choice = resolve_choice(request, explainer.record)
         _check_target(request, model, choice)
         direction = None
         if (record := model.manifest.generation) is not None:
             direction = resolve_direction(request.input, "input", record, bos_chosen_by=None)
         with admitted(model, 1):
-            source = await read_attended_source(model, request, direction, self._config)
+
+            def check(num_source: int, num_target: int = 1) -> None:
+                lengths = Lengths(num_source, num_target)
+                check_size(choice, explainer.record, lengths, self._config)
+
             # What is too much without a target need not be generated from.
-            lengths = Lengths(len(source.tokens), 1)
-            check_size(choice, explainer.record, lengths, self._config)
+            source = await read_attended_source(model, request, direction, self._config, check)
             target, read = _NO_TOKENS, tuple[int, ...]()
             if direction is not None:
                 read = (direction.decoder_start_token_id,)
             if direction is not None and choice.has_target:
-                target = await self._find_target(model, request, direction, deadline, context)
+                target = await self._find_target(
+                    model, request, direction, deadline, context, partial(check, len(source.tokens))
+                )
                 read += ids_of(target)[:-1]
-                lengths = lengths._replace(target=len(target.spans))
-                check_size(choice, explainer.record, lengths, self._config)
             question = Question(
                 source_tokens=source.tokens,
                 token_types=source.token_types,
@@ -96,6 +102,8 @@ class AttentionServicer(attention_pb2_grpc.AttentionServiceServicer):
                     kind: dict.fromkeys(layers, choice.heads)
                     for kind, layers in choice.layers.items()
                 },
+                priority=priority,
+                caller=caller,
             )
             with admit_tokens(model, len(source.tokens)):
                 explanation = await explainer.explain(question)
@@ -108,10 +116,11 @@ class AttentionServicer(attention_pb2_grpc.AttentionServiceServicer):
         direction: Direction,
         deadline: Deadline,
         context: grpc.aio.ServicerContext[Any, Any],
+        check: CheckLength,
     ) -> PlacedTokens:
         """The target that is given, or what the model generates by greedy search."""
         if request.HasField("target"):
-            return await read_attended_target(model, request.target, direction, self._config)
+            return await read_attended_target(model, request.target, direction, self._config, check)
         message = request.input
         one = generation_pb2.GenerateInput(
             source_language=message.source_language, target_language=message.target_language
@@ -128,6 +137,7 @@ class AttentionServicer(attention_pb2_grpc.AttentionServiceServicer):
         )
         (result,) = await self._generation.answer(model, generate_request, deadline, context)
         tokens = tuple(result.hypotheses[0].token_ids)
+        check(len(tokens))
         return await place_ids(model.target_tokenizer, tokens)
 
 

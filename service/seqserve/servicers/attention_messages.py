@@ -57,6 +57,7 @@ def describe_attention(record: ExplanationRecord) -> model_pb2.AttentionSettings
     message = model_pb2.AttentionSettings(
         encoder_layer_count=record.num_encoder_layers,
         decoder_layer_count=record.num_decoder_layers,
+        decoder_self_layer_count=record.layers.get(AttentionKind.DECODER_SELF, 0),
         head_count=record.num_heads,
     )
     if record.alignment is not None:

@@ -1,6 +1,7 @@
 """The source and the target of a request about attention, as tokens with their places."""
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 
 from seqserve.config import ServerConfig
@@ -29,6 +30,10 @@ from seqserve.token_place import (
 )
 from seqserve.tokenizer import Tokenizer, TokenSpan
 from seqserve.v1 import attention_pb2, generation_pb2
+
+CheckLength = Callable[[int], None]
+"""Refuses so many tokens if their weights are too many: before they are placed in the text that
+they decode to, which takes the square of their number."""
 
 _PAIR_TASKS = {Task.CLASSIFY, Task.RERANK}
 """Of models that read pairs."""
@@ -62,6 +67,7 @@ async def read_attended_source(
     request: attention_pb2.AttendRequest,
     direction: Direction | None,
     config: ServerConfig,
+    check: CheckLength,
 ) -> AttendedSource:
     """Checks and tokenizes the source.
 
@@ -70,6 +76,7 @@ async def read_attended_source(
         request: With the source, at ``input``.
         direction: Its languages; None for models that only encode.
         config: Limits of the server.
+        check: Called with the number of tokens.
 
     Raises:
         InvalidRequestError: It is absent, too long, holds ids the model does not have, or has a
@@ -93,16 +100,20 @@ async def read_attended_source(
             field, ids = "input.token_ids", message.token_ids.values
             check_token_count(len(ids), field, config)
             source = read_token_ids(model, ids, field, truncate)
+            check(len(source.tokens))
             placed = await place_ids(tokenizer, source.tokens)
             return AttendedSource(placed=placed, num_truncated=source.num_truncated)
         case _:
             raise InvalidRequestError("input", "`input` must set `text` or `token_ids`")
     if direction is None:
-        return await _read_passage(model, message, prompt, truncate=truncate)
+        read = await _read_passage(model, message, prompt, truncate=truncate)
+        check(len(read.tokens))
+        return read
     spans, num_cut = await place_source(model, message.text, direction)
     check_tokens(spans, "input.text")
     if not truncate:
         check_length(len(spans) + num_cut, model.manifest.max_source_length, "input.text")
+    check(len(spans))
     return AttendedSource(placed=PlacedTokens(message.text, spans), num_truncated=num_cut)
 
 
@@ -120,9 +131,13 @@ async def place_source(model: ServedModel, text: str, direction: Direction) -> C
 
 
 async def read_attended_target(
-    model: ServedModel, message: generation_pb2.Target, direction: Direction, config: ServerConfig
+    model: ServedModel,
+    message: generation_pb2.Target,
+    direction: Direction,
+    config: ServerConfig,
+    check: CheckLength,
 ) -> PlacedTokens:
-    """Checks and tokenizes a given target, at ``target``.
+    """Checks and tokenizes a given target, at ``target``; ``check`` is told how long it is.
 
     Raises:
         InvalidRequestError: It is absent, too long, or holds ids the model does not have.
@@ -130,12 +145,16 @@ async def read_attended_target(
     tokenizer = model.target_tokenizer
     if message.WhichOneof("target") == "text":
         check_text(message.text, "target.text", config)
-        return await off_loop(
+        placed = await off_loop(
             len(message.text), partial(_read_target_text, model, message, direction)
         )
+        check(len(placed.spans))
+        return placed
     if message.WhichOneof("target") is None:
         raise InvalidRequestError("target", "`target` must set `text` or `token_ids`")
-    return await place_ids(tokenizer, read_target(model, message, direction, "target"))
+    tokens = read_target(model, message, direction, "target")
+    check(len(tokens))
+    return await place_ids(tokenizer, tokens)
 
 
 async def place_ids(tokenizer: Tokenizer, token_ids: tuple[int, ...]) -> PlacedTokens:

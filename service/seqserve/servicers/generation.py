@@ -90,7 +90,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             aligner = Aligner(model, self._config)
             async with until(deadline):
                 for result, one, (message, _) in zip(results, prepared, inputs, strict=True):
-                    await aligner.align(result, message, one.source, one.direction)
+                    await aligner.align(result, message, one.sequence, one.direction)
         return results
 
     async def GenerateStream(  # type: ignore[override]  # noqa: N802
@@ -186,7 +186,7 @@ class GenerationServicer(generation_pb2_grpc.GenerationServiceServicer):
             await context.write(generation_pb2.GenerateStreamResponse(piece=piece, model=reference))
         if request.return_alignments:
             await Aligner(model, self._config).align(
-                result, request.input, prepared.source, prepared.direction
+                result, request.input, prepared.sequence, prepared.direction
             )
         await context.write(generation_pb2.GenerateStreamResponse(result=result))
 

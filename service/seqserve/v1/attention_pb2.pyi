@@ -186,7 +186,9 @@ class AttendRequest(_message.Message):
     how many tokens were cut. Default false. Targets are never cut.
     """
     priority: _priority_pb2.Priority.ValueType
-    """Whose turn comes first while a target waits to be generated. Default normal."""
+    """Whose turn comes first while a target waits to be generated, and then for its pass. Default
+    normal.
+    """
     prompt_name: _builtins.str
     """Name of the text that is put before the source, or before the first text of a pair, one of the
     model's `prompts`, as in `Embed` and `Rerank`. Unset: the model's default, if it has one. Empty:

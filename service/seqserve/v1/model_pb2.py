@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seqserve/v1/model.proto\x12\x0bseqserve.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x05\n\x12GenerationSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x11\n\tnum_beams\x18\x02 \x01(\x05\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\x12\x19\n\x11max_target_length\x18\x04 \x01(\x05\x12\x15\n\rmax_num_beams\x18\x05 \x01(\x05\x12\x1e\n\x16target_vocabulary_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x65\x61rly_stopping\x18\x07 \x01(\x08\x12\x16\n\x0emin_new_tokens\x18\x08 \x01(\x05\x12\x1c\n\x14no_repeat_ngram_size\x18\t \x01(\x05\x12\x1a\n\x12repetition_penalty\x18\n \x01(\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12 \n\x13\x66orced_eos_token_id\x18\x0c \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x14suppressed_token_ids\x18\r \x03(\x05\x12\x18\n\x10source_languages\x18\x0e \x03(\t\x12\x18\n\x10target_languages\x18\x0f \x03(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_source_language\x18\x10 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_target_language\x18\x11 \x01(\t\x12\x11\n\tdo_sample\x18\x12 \x01(\x08\x12\x13\n\x0btemperature\x18\x13 \x01(\x01\x12\r\n\x05top_k\x18\x14 \x01(\x05\x12\r\n\x05top_p\x18\x15 \x01(\x01\x12\x38\n\x14suppressed_sequences\x18\x16 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequenceB\x16\n\x14_forced_bos_token_idB\x16\n\x14_forced_eos_token_id\"V\n\x0eSparseSettings\x12\x12\n\nactivation\x18\x01 \x01(\t\x12\x1c\n\x0fmax_active_dims\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_max_active_dims\"\xa5\x02\n\x11\x45mbeddingSettings\x12\x16\n\x0e\x65mbedding_size\x18\x01 \x01(\x05\x12\x0f\n\x07pooling\x18\x02 \x01(\t\x12\x11\n\tnormalize\x18\x03 \x01(\x08\x12<\n\x07prompts\x18\x04 \x03(\x0b\x32+.seqserve.v1.EmbeddingSettings.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x05 \x01(\t\x12\x1c\n\x14token_embedding_size\x18\x06 \x01(\x05\x12+\n\x06sparse\x18\x07 \x01(\x0b\x32\x1b.seqserve.v1.SparseSettings\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"q\n\x16\x43lassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12.\n\x0cproblem_type\x18\x02 \x01(\x0e\x32\x18.seqserve.v1.ProblemType\x12\x17\n\x0fhas_token_types\x18\x03 \x01(\x08\"-\n\x1bTokenClassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\"\xd4\x01\n\x11RerankingSettings\x12\x34\n\nactivation\x18\x01 \x01(\x0e\x32 .seqserve.v1.RerankingActivation\x12<\n\x07prompts\x18\x02 \x03(\x0b\x32+.seqserve.v1.RerankingSettings.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x03 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x13MaskFillingSettings\x12\x12\n\nmask_token\x18\x01 \x01(\t\x12\x15\n\rmask_token_id\x18\x02 \x01(\x05\"\x89\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x05tasks\x18\x03 \x03(\x0e\x32\x11.seqserve.v1.Task\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x19\n\x11max_source_length\x18\x06 \x01(\x05\x12\x1e\n\x16source_vocabulary_size\x18\x07 \x01(\x05\x12\x33\n\ngeneration\x18\x08 \x01(\x0b\x32\x1f.seqserve.v1.GenerationSettings\x12\x31\n\tembedding\x18\t \x01(\x0b\x32\x1e.seqserve.v1.EmbeddingSettings\x12\x0e\n\x06source\x18\n \x01(\t\x12\x1e\n\x16max_inputs_per_request\x18\x0b \x01(\x05\x12;\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32#.seqserve.v1.ClassificationSettings\x12\x46\n\x14token_classification\x18\r \x01(\x0b\x32(.seqserve.v1.TokenClassificationSettings\x12\x31\n\treranking\x18\x0e \x01(\x0b\x32\x1e.seqserve.v1.RerankingSettings\x12\x36\n\x0cmask_filling\x18\x0f \x01(\x0b\x32 .seqserve.v1.MaskFillingSettings\x12\x31\n\tattention\x18\x10 \x01(\x0b\x32\x1e.seqserve.v1.AttentionSettings\x12\x1a\n\x12is_batch_invariant\x18\x14 \x01(\x08\x12\x0e\n\x06labels\x18\x15 \x03(\t\"\xb3\x01\n\x11\x41ttentionSettings\x12\x1b\n\x13\x65ncoder_layer_count\x18\x01 \x01(\x05\x12\x1b\n\x13\x64\x65\x63oder_layer_count\x18\x02 \x01(\x05\x12\x12\n\nhead_count\x18\x03 \x01(\x05\x12\x33\n\x0f\x61lignment_heads\x18\x04 \x03(\x0b\x32\x1a.seqserve.v1.AttentionHead\x12\x1b\n\x13\x61lignment_agreement\x18\x05 \x01(\x01\",\n\rAttentionHead\x12\r\n\x05layer\x18\x01 \x01(\x05\x12\x0c\n\x04head\x18\x02 \x01(\x05\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"=\n\x10LoadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"?\n\x12UnloadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"A\n\x13UnloadModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"K\n\x0fTokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"_\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x12\n\nis_special\x18\x05 \x01(\x08\"2\n\x0cTokenization\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Token\"p\n\x10TokenizeResponse\x12\x30\n\rtokenizations\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.Tokenization\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"m\n\x11\x44\x65tokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12-\n\tsequences\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequence\"O\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference*\x91\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x0e\n\nTASK_EMBED\x10\x02\x12\x11\n\rTASK_CLASSIFY\x10\x03\x12\x18\n\x14TASK_CLASSIFY_TOKENS\x10\x04\x12\x0f\n\x0bTASK_RERANK\x10\x05\x12\x12\n\x0eTASK_FILL_MASK\x10\x06*\x85\x01\n\x0bProblemType\x12\x1c\n\x18PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROBLEM_TYPE_SINGLE_LABEL\x10\x01\x12\x1c\n\x18PROBLEM_TYPE_MULTI_LABEL\x10\x02\x12\x1b\n\x17PROBLEM_TYPE_REGRESSION\x10\x03*\x80\x01\n\x13RerankingActivation\x12$\n RERANKING_ACTIVATION_UNSPECIFIED\x10\x00\x12 \n\x1cRERANKING_ACTIVATION_SIGMOID\x10\x01\x12!\n\x1dRERANKING_ACTIVATION_IDENTITY\x10\x02\x32\xdc\x03\n\x0cModelService\x12M\n\nListModels\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.seqserve.v1.GetModelRequest\x1a\x1d.seqserve.v1.GetModelResponse\x12J\n\tLoadModel\x12\x1d.seqserve.v1.LoadModelRequest\x1a\x1e.seqserve.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.seqserve.v1.UnloadModelRequest\x1a .seqserve.v1.UnloadModelResponse\x12G\n\x08Tokenize\x12\x1c.seqserve.v1.TokenizeRequest\x1a\x1d.seqserve.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.seqserve.v1.DetokenizeRequest\x1a\x1f.seqserve.v1.DetokenizeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17seqserve/v1/model.proto\x12\x0bseqserve.v1\"/\n\x0eModelReference\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\x9b\x05\n\x12GenerationSettings\x12\x16\n\x0emax_new_tokens\x18\x01 \x01(\x05\x12\x11\n\tnum_beams\x18\x02 \x01(\x05\x12\x16\n\x0elength_penalty\x18\x03 \x01(\x01\x12\x19\n\x11max_target_length\x18\x04 \x01(\x05\x12\x15\n\rmax_num_beams\x18\x05 \x01(\x05\x12\x1e\n\x16target_vocabulary_size\x18\x06 \x01(\x05\x12\x16\n\x0e\x65\x61rly_stopping\x18\x07 \x01(\x08\x12\x16\n\x0emin_new_tokens\x18\x08 \x01(\x05\x12\x1c\n\x14no_repeat_ngram_size\x18\t \x01(\x05\x12\x1a\n\x12repetition_penalty\x18\n \x01(\x01\x12 \n\x13\x66orced_bos_token_id\x18\x0b \x01(\x05H\x00\x88\x01\x01\x12 \n\x13\x66orced_eos_token_id\x18\x0c \x01(\x05H\x01\x88\x01\x01\x12\x1c\n\x14suppressed_token_ids\x18\r \x03(\x05\x12\x18\n\x10source_languages\x18\x0e \x03(\t\x12\x18\n\x10target_languages\x18\x0f \x03(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_source_language\x18\x10 \x01(\t\x12\x1f\n\x17\x64\x65\x66\x61ult_target_language\x18\x11 \x01(\t\x12\x11\n\tdo_sample\x18\x12 \x01(\x08\x12\x13\n\x0btemperature\x18\x13 \x01(\x01\x12\r\n\x05top_k\x18\x14 \x01(\x05\x12\r\n\x05top_p\x18\x15 \x01(\x01\x12\x38\n\x14suppressed_sequences\x18\x16 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequenceB\x16\n\x14_forced_bos_token_idB\x16\n\x14_forced_eos_token_id\"V\n\x0eSparseSettings\x12\x12\n\nactivation\x18\x01 \x01(\t\x12\x1c\n\x0fmax_active_dims\x18\x02 \x01(\x05H\x00\x88\x01\x01\x42\x12\n\x10_max_active_dims\"\xa5\x02\n\x11\x45mbeddingSettings\x12\x16\n\x0e\x65mbedding_size\x18\x01 \x01(\x05\x12\x0f\n\x07pooling\x18\x02 \x01(\t\x12\x11\n\tnormalize\x18\x03 \x01(\x08\x12<\n\x07prompts\x18\x04 \x03(\x0b\x32+.seqserve.v1.EmbeddingSettings.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x05 \x01(\t\x12\x1c\n\x14token_embedding_size\x18\x06 \x01(\x05\x12+\n\x06sparse\x18\x07 \x01(\x0b\x32\x1b.seqserve.v1.SparseSettings\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"q\n\x16\x43lassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12.\n\x0cproblem_type\x18\x02 \x01(\x0e\x32\x18.seqserve.v1.ProblemType\x12\x17\n\x0fhas_token_types\x18\x03 \x01(\x08\"-\n\x1bTokenClassificationSettings\x12\x0e\n\x06labels\x18\x01 \x03(\t\"\xd4\x01\n\x11RerankingSettings\x12\x34\n\nactivation\x18\x01 \x01(\x0e\x32 .seqserve.v1.RerankingActivation\x12<\n\x07prompts\x18\x02 \x03(\x0b\x32+.seqserve.v1.RerankingSettings.PromptsEntry\x12\x1b\n\x13\x64\x65\x66\x61ult_prompt_name\x18\x03 \x01(\t\x1a.\n\x0cPromptsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"@\n\x13MaskFillingSettings\x12\x12\n\nmask_token\x18\x01 \x01(\t\x12\x15\n\rmask_token_id\x18\x02 \x01(\x05\"\x89\x05\n\x05Model\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\x12 \n\x05tasks\x18\x03 \x03(\x0e\x32\x11.seqserve.v1.Task\x12\x0e\n\x06\x66\x61mily\x18\x04 \x01(\t\x12\r\n\x05\x64type\x18\x05 \x01(\t\x12\x19\n\x11max_source_length\x18\x06 \x01(\x05\x12\x1e\n\x16source_vocabulary_size\x18\x07 \x01(\x05\x12\x33\n\ngeneration\x18\x08 \x01(\x0b\x32\x1f.seqserve.v1.GenerationSettings\x12\x31\n\tembedding\x18\t \x01(\x0b\x32\x1e.seqserve.v1.EmbeddingSettings\x12\x0e\n\x06source\x18\n \x01(\t\x12\x1e\n\x16max_inputs_per_request\x18\x0b \x01(\x05\x12;\n\x0e\x63lassification\x18\x0c \x01(\x0b\x32#.seqserve.v1.ClassificationSettings\x12\x46\n\x14token_classification\x18\r \x01(\x0b\x32(.seqserve.v1.TokenClassificationSettings\x12\x31\n\treranking\x18\x0e \x01(\x0b\x32\x1e.seqserve.v1.RerankingSettings\x12\x36\n\x0cmask_filling\x18\x0f \x01(\x0b\x32 .seqserve.v1.MaskFillingSettings\x12\x31\n\tattention\x18\x10 \x01(\x0b\x32\x1e.seqserve.v1.AttentionSettings\x12\x1a\n\x12is_batch_invariant\x18\x14 \x01(\x08\x12\x0e\n\x06labels\x18\x15 \x03(\t\"\xd5\x01\n\x11\x41ttentionSettings\x12\x1b\n\x13\x65ncoder_layer_count\x18\x01 \x01(\x05\x12\x1b\n\x13\x64\x65\x63oder_layer_count\x18\x02 \x01(\x05\x12\x12\n\nhead_count\x18\x03 \x01(\x05\x12\x33\n\x0f\x61lignment_heads\x18\x04 \x03(\x0b\x32\x1a.seqserve.v1.AttentionHead\x12\x1b\n\x13\x61lignment_agreement\x18\x05 \x01(\x01\x12 \n\x18\x64\x65\x63oder_self_layer_count\x18\x06 \x01(\x05\",\n\rAttentionHead\x12\r\n\x05layer\x18\x01 \x01(\x05\x12\x0c\n\x04head\x18\x02 \x01(\x05\"\x13\n\x11ListModelsRequest\"8\n\x12ListModelsResponse\x12\"\n\x06models\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Model\"<\n\x0fGetModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"5\n\x10GetModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"=\n\x10LoadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"6\n\x11LoadModelResponse\x12!\n\x05model\x18\x01 \x01(\x0b\x32\x12.seqserve.v1.Model\"?\n\x12UnloadModelRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\"A\n\x13UnloadModelResponse\x12*\n\x05model\x18\x01 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"K\n\x0fTokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12\r\n\x05texts\x18\x03 \x03(\t\"_\n\x05Token\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\x14\n\x0cstart_offset\x18\x03 \x01(\x05\x12\x12\n\nend_offset\x18\x04 \x01(\x05\x12\x12\n\nis_special\x18\x05 \x01(\x08\"2\n\x0cTokenization\x12\"\n\x06tokens\x18\x01 \x03(\x0b\x32\x12.seqserve.v1.Token\"p\n\x10TokenizeResponse\x12\x30\n\rtokenizations\x18\x01 \x03(\x0b\x32\x19.seqserve.v1.Tokenization\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference\"\"\n\rTokenSequence\x12\x11\n\ttoken_ids\x18\x01 \x03(\x05\"m\n\x11\x44\x65tokenizeRequest\x12\x12\n\nmodel_name\x18\x01 \x01(\t\x12\x15\n\rmodel_version\x18\x02 \x01(\t\x12-\n\tsequences\x18\x03 \x03(\x0b\x32\x1a.seqserve.v1.TokenSequence\"O\n\x12\x44\x65tokenizeResponse\x12\r\n\x05texts\x18\x01 \x03(\t\x12*\n\x05model\x18\x02 \x01(\x0b\x32\x1b.seqserve.v1.ModelReference*\x91\x01\n\x04Task\x12\x14\n\x10TASK_UNSPECIFIED\x10\x00\x12\x11\n\rTASK_GENERATE\x10\x01\x12\x0e\n\nTASK_EMBED\x10\x02\x12\x11\n\rTASK_CLASSIFY\x10\x03\x12\x18\n\x14TASK_CLASSIFY_TOKENS\x10\x04\x12\x0f\n\x0bTASK_RERANK\x10\x05\x12\x12\n\x0eTASK_FILL_MASK\x10\x06*\x85\x01\n\x0bProblemType\x12\x1c\n\x18PROBLEM_TYPE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PROBLEM_TYPE_SINGLE_LABEL\x10\x01\x12\x1c\n\x18PROBLEM_TYPE_MULTI_LABEL\x10\x02\x12\x1b\n\x17PROBLEM_TYPE_REGRESSION\x10\x03*\x80\x01\n\x13RerankingActivation\x12$\n RERANKING_ACTIVATION_UNSPECIFIED\x10\x00\x12 \n\x1cRERANKING_ACTIVATION_SIGMOID\x10\x01\x12!\n\x1dRERANKING_ACTIVATION_IDENTITY\x10\x02\x32\xdc\x03\n\x0cModelService\x12M\n\nListModels\x12\x1e.seqserve.v1.ListModelsRequest\x1a\x1f.seqserve.v1.ListModelsResponse\x12G\n\x08GetModel\x12\x1c.seqserve.v1.GetModelRequest\x1a\x1d.seqserve.v1.GetModelResponse\x12J\n\tLoadModel\x12\x1d.seqserve.v1.LoadModelRequest\x1a\x1e.seqserve.v1.LoadModelResponse\x12P\n\x0bUnloadModel\x12\x1f.seqserve.v1.UnloadModelRequest\x1a .seqserve.v1.UnloadModelResponse\x12G\n\x08Tokenize\x12\x1c.seqserve.v1.TokenizeRequest\x1a\x1d.seqserve.v1.TokenizeResponse\x12M\n\nDetokenize\x12\x1e.seqserve.v1.DetokenizeRequest\x1a\x1f.seqserve.v1.DetokenizeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,12 +35,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDINGSETTINGS_PROMPTSENTRY']._serialized_options = b'8\001'
   _globals['_RERANKINGSETTINGS_PROMPTSENTRY']._loaded_options = None
   _globals['_RERANKINGSETTINGS_PROMPTSENTRY']._serialized_options = b'8\001'
-  _globals['_TASK']._serialized_start=3482
-  _globals['_TASK']._serialized_end=3627
-  _globals['_PROBLEMTYPE']._serialized_start=3630
-  _globals['_PROBLEMTYPE']._serialized_end=3763
-  _globals['_RERANKINGACTIVATION']._serialized_start=3766
-  _globals['_RERANKINGACTIVATION']._serialized_end=3894
+  _globals['_TASK']._serialized_start=3516
+  _globals['_TASK']._serialized_end=3661
+  _globals['_PROBLEMTYPE']._serialized_start=3664
+  _globals['_PROBLEMTYPE']._serialized_end=3797
+  _globals['_RERANKINGACTIVATION']._serialized_start=3800
+  _globals['_RERANKINGACTIVATION']._serialized_end=3928
   _globals['_MODELREFERENCE']._serialized_start=40
   _globals['_MODELREFERENCE']._serialized_end=87
   _globals['_GENERATIONSETTINGS']._serialized_start=90
@@ -64,39 +64,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_MODEL']._serialized_start=1587
   _globals['_MODEL']._serialized_end=2236
   _globals['_ATTENTIONSETTINGS']._serialized_start=2239
-  _globals['_ATTENTIONSETTINGS']._serialized_end=2418
-  _globals['_ATTENTIONHEAD']._serialized_start=2420
-  _globals['_ATTENTIONHEAD']._serialized_end=2464
-  _globals['_LISTMODELSREQUEST']._serialized_start=2466
-  _globals['_LISTMODELSREQUEST']._serialized_end=2485
-  _globals['_LISTMODELSRESPONSE']._serialized_start=2487
-  _globals['_LISTMODELSRESPONSE']._serialized_end=2543
-  _globals['_GETMODELREQUEST']._serialized_start=2545
-  _globals['_GETMODELREQUEST']._serialized_end=2605
-  _globals['_GETMODELRESPONSE']._serialized_start=2607
-  _globals['_GETMODELRESPONSE']._serialized_end=2660
-  _globals['_LOADMODELREQUEST']._serialized_start=2662
-  _globals['_LOADMODELREQUEST']._serialized_end=2723
-  _globals['_LOADMODELRESPONSE']._serialized_start=2725
-  _globals['_LOADMODELRESPONSE']._serialized_end=2779
-  _globals['_UNLOADMODELREQUEST']._serialized_start=2781
-  _globals['_UNLOADMODELREQUEST']._serialized_end=2844
-  _globals['_UNLOADMODELRESPONSE']._serialized_start=2846
-  _globals['_UNLOADMODELRESPONSE']._serialized_end=2911
-  _globals['_TOKENIZEREQUEST']._serialized_start=2913
-  _globals['_TOKENIZEREQUEST']._serialized_end=2988
-  _globals['_TOKEN']._serialized_start=2990
-  _globals['_TOKEN']._serialized_end=3085
-  _globals['_TOKENIZATION']._serialized_start=3087
-  _globals['_TOKENIZATION']._serialized_end=3137
-  _globals['_TOKENIZERESPONSE']._serialized_start=3139
-  _globals['_TOKENIZERESPONSE']._serialized_end=3251
-  _globals['_TOKENSEQUENCE']._serialized_start=3253
-  _globals['_TOKENSEQUENCE']._serialized_end=3287
-  _globals['_DETOKENIZEREQUEST']._serialized_start=3289
-  _globals['_DETOKENIZEREQUEST']._serialized_end=3398
-  _globals['_DETOKENIZERESPONSE']._serialized_start=3400
-  _globals['_DETOKENIZERESPONSE']._serialized_end=3479
-  _globals['_MODELSERVICE']._serialized_start=3897
-  _globals['_MODELSERVICE']._serialized_end=4373
+  _globals['_ATTENTIONSETTINGS']._serialized_end=2452
+  _globals['_ATTENTIONHEAD']._serialized_start=2454
+  _globals['_ATTENTIONHEAD']._serialized_end=2498
+  _globals['_LISTMODELSREQUEST']._serialized_start=2500
+  _globals['_LISTMODELSREQUEST']._serialized_end=2519
+  _globals['_LISTMODELSRESPONSE']._serialized_start=2521
+  _globals['_LISTMODELSRESPONSE']._serialized_end=2577
+  _globals['_GETMODELREQUEST']._serialized_start=2579
+  _globals['_GETMODELREQUEST']._serialized_end=2639
+  _globals['_GETMODELRESPONSE']._serialized_start=2641
+  _globals['_GETMODELRESPONSE']._serialized_end=2694
+  _globals['_LOADMODELREQUEST']._serialized_start=2696
+  _globals['_LOADMODELREQUEST']._serialized_end=2757
+  _globals['_LOADMODELRESPONSE']._serialized_start=2759
+  _globals['_LOADMODELRESPONSE']._serialized_end=2813
+  _globals['_UNLOADMODELREQUEST']._serialized_start=2815
+  _globals['_UNLOADMODELREQUEST']._serialized_end=2878
+  _globals['_UNLOADMODELRESPONSE']._serialized_start=2880
+  _globals['_UNLOADMODELRESPONSE']._serialized_end=2945
+  _globals['_TOKENIZEREQUEST']._serialized_start=2947
+  _globals['_TOKENIZEREQUEST']._serialized_end=3022
+  _globals['_TOKEN']._serialized_start=3024
+  _globals['_TOKEN']._serialized_end=3119
+  _globals['_TOKENIZATION']._serialized_start=3121
+  _globals['_TOKENIZATION']._serialized_end=3171
+  _globals['_TOKENIZERESPONSE']._serialized_start=3173
+  _globals['_TOKENIZERESPONSE']._serialized_end=3285
+  _globals['_TOKENSEQUENCE']._serialized_start=3287
+  _globals['_TOKENSEQUENCE']._serialized_end=3321
+  _globals['_DETOKENIZEREQUEST']._serialized_start=3323
+  _globals['_DETOKENIZEREQUEST']._serialized_end=3432
+  _globals['_DETOKENIZERESPONSE']._serialized_start=3434
+  _globals['_DETOKENIZERESPONSE']._serialized_end=3513
+  _globals['_MODELSERVICE']._serialized_start=3931
+  _globals['_MODELSERVICE']._serialized_end=4407
 # @@protoc_insertion_point(module_scope)

@@ -625,10 +625,11 @@ class AttentionSettings(_message.Message):
     HEAD_COUNT_FIELD_NUMBER: _builtins.int
     ALIGNMENT_HEADS_FIELD_NUMBER: _builtins.int
     ALIGNMENT_AGREEMENT_FIELD_NUMBER: _builtins.int
+    DECODER_SELF_LAYER_COUNT_FIELD_NUMBER: _builtins.int
     encoder_layer_count: _builtins.int
     """Layers in which the source looks at itself; one that runs several times counts as often."""
     decoder_layer_count: _builtins.int
-    """Layers in which the target looks at itself, and at the source; 0 for encoder-only models."""
+    """Layers in which the target looks at the source; 0 for encoder-only models."""
     head_count: _builtins.int
     """Heads of each layer."""
     alignment_agreement: _builtins.float
@@ -636,6 +637,8 @@ class AttentionSettings(_message.Message):
     log-probability without the source tokens they are aligned to, as a share of the most they lose
     without any one. 0 to 1.
     """
+    decoder_self_layer_count: _builtins.int
+    """Layers in which the target looks at itself; 0 for encoder-only models and recurrent decoders."""
     @_builtins.property
     def alignment_heads(self) -> _containers.RepeatedCompositeFieldContainer[Global___AttentionHead]:
         """The heads of cross-attention whose mean is the alignment; none for models that cannot align."""
@@ -648,10 +651,11 @@ class AttentionSettings(_message.Message):
         head_count: _builtins.int = ...,
         alignment_heads: _abc.Iterable[Global___AttentionHead] | None = ...,
         alignment_agreement: _builtins.float = ...,
+        decoder_self_layer_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment_agreement", b"alignment_agreement", "alignment_heads", b"alignment_heads", "decoder_layer_count", b"decoder_layer_count", "encoder_layer_count", b"encoder_layer_count", "head_count", b"head_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alignment_agreement", b"alignment_agreement", "alignment_heads", b"alignment_heads", "decoder_layer_count", b"decoder_layer_count", "decoder_self_layer_count", b"decoder_self_layer_count", "encoder_layer_count", b"encoder_layer_count", "head_count", b"head_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -5,6 +5,11 @@ const KINDS = {
   ATTENTION_KIND_ENCODER_SELF: "Source to itself (encoder)",
   ATTENTION_KIND_DECODER_SELF: "Target to itself (decoder)",
 };
+const LAYER_COUNTS = {
+  ATTENTION_KIND_CROSS: "decoderLayerCount",
+  ATTENTION_KIND_ENCODER_SELF: "encoderLayerCount",
+  ATTENTION_KIND_DECODER_SELF: "decoderSelfLayerCount",
+};
 const SHOWN = {
   alignment: "Alignment: the heads that tell it best",
   MEAN: "Mean of all layers and heads",
@@ -43,7 +48,7 @@ class AttentionView {
   constructor(model) {
     this.#model = model;
     const { attention } = model;
-    const kinds = attention.decoderLayerCount ? Object.keys(KINDS) : ["ATTENTION_KIND_ENCODER_SELF"];
+    const kinds = Object.keys(KINDS).filter((kind) => attention[LAYER_COUNTS[kind]]);
     offer(this.#kind, kinds.map((kind) => [kind, KINDS[kind]]));
     const heads = Array.from({ length: attention.headCount }, (_, head) => [String(head), `Head ${head + 1}`]);
     offer(this.#head, heads);
@@ -92,8 +97,7 @@ class AttentionView {
     const offered = Object.entries(SHOWN).filter(([name]) =>
       name === "alignment" ? isCross && attention.alignmentHeads?.length : name !== "ROLLOUT" || !isCross);
     offer(this.#shown, offered);
-    const isEncoder = this.#kind.value === "ATTENTION_KIND_ENCODER_SELF";
-    const number = isEncoder ? attention.encoderLayerCount : attention.decoderLayerCount;
+    const number = attention[LAYER_COUNTS[this.#kind.value]];
     const layer = Math.min(Number(this.#layer.value || number - 1), number - 1);
     const layers = Array.from({ length: number }, (_, index) => [String(index), `Layer ${index + 1} of ${number}`]);
     offer(this.#layer, layers);
