@@ -154,6 +154,10 @@ async def test_kind_that_a_variant_lacks_is_refused(serving: MakeServer, models:
             CallError, match=r"must be one of the model's, 3 \(ATTENTION_KIND_CROSS"
         ):
             await client.attend(tokens, model="recurrent-attention", kinds=["decoder_self"])
+        info = (await client.get_model("recurrent-attention")).attention
+    assert info is not None
+    assert (info.decoder_layer_count, info.decoder_self_layer_count) == (1, 0)
+    assert info.encoder_layer_count == 0
 
 
 async def test_rendered_word_is_sent_as_token_ids(serving: MakeServer, models: Path) -> None:
