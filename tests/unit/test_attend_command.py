@@ -126,9 +126,23 @@ def test_what_cannot_be_drawn_is_refused(
     result = run(server, "attend", "ab", "--out", str(tmp_path / "a.png"))
     assert result.exit_code == 2
     assert "needs the extra `picture`: pip install 'seqserve[picture]'" in result.stderr
+    result = run(server, "attend", "ab", "--out", str(tmp_path / "none" / "a.svg"))
+    assert result.exit_code == 2
+    assert "--out must be in a folder that is there, but is " in result.stderr
     assert server.requests == []
     monkeypatch.undo()
     result = run(server, "attend", "a" * 350, "--out", str(tmp_path / "a.png"))
     assert result.exit_code == 1
     assert "pixels, too large for a PNG; write an .svg, or choose fewer" in result.stderr
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".html", ".png"])
+def test_a_file_that_cannot_be_written_is_one_line(
+    server: FakeServer, tmp_path: Path, suffix: str
+) -> None:
+    """What the system says of it, and exit code 1."""
+    path = tmp_path / f"{'a' * 300}{suffix}"
+    result = run(server, "attend", "ab", "--out", str(path))
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr == f"error: {path} cannot be written: File name too long\n"

@@ -1,5 +1,6 @@
 """Writes pictures into files: as SVG, as a page, or as PNG, which takes a library that draws it."""
 
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -18,10 +19,13 @@ def check_path(path: Path) -> None:
     """Refuses a file that cannot be drawn, before anything is asked for.
 
     Raises:
-        click.UsageError: Its suffix is unknown, or what draws it is not installed.
+        click.UsageError: Its suffix is unknown, its folder is missing, or what draws it is not
+            installed.
     """
     if path.suffix not in SUFFIXES:
         raise click.UsageError(f"--out must end with .svg, .html or .png, but is {path}")
+    if not path.parent.is_dir():
+        raise click.UsageError(f"--out must be in a folder that is there, but is {path}")
     if path.suffix == ".png":
         _import_renderer()
 
@@ -29,17 +33,21 @@ def check_path(path: Path) -> None:
 def write_picture(path: Path, blocks: list[Matrices], source: str, target: str) -> None:
     """Draws weights in the format that the file's suffix names.
 
+    A file that cannot be written becomes one line and exit code 1.
+
     Raises:
         click.ClickException: It would have too many pixels.
     """
     if path.suffix == ".html":
-        path.write_text(draw_html(blocks, source, target), encoding="utf-8")
-        return
-    picture = draw_svg(blocks, f"{source} → {target}" if target else source)
-    if path.suffix == ".svg":
-        path.write_text(picture, encoding="utf-8")
+        data = draw_html(blocks, source, target).encode()
     else:
-        path.write_bytes(_to_png(picture))
+        picture = draw_svg(blocks, f"{source} → {target}" if target else source)
+        data = picture.encode() if path.suffix == ".svg" else _to_png(picture)
+    try:
+        path.write_bytes(data)
+    except OSError as error:
+        click.echo(f"error: {path} cannot be written: {error.strerror}", err=True)
+        sys.exit(1)
 
 
 def _to_png(picture: str) -> bytes:
