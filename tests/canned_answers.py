@@ -26,6 +26,9 @@ MODELS = [
         generation=model_pb2.GenerationSettings(
             max_new_tokens=8, num_beams=1, max_target_length=9, max_num_beams=4
         ),
+        attention=model_pb2.AttentionSettings(
+            encoder_layer_count=1, decoder_layer_count=1, head_count=2
+        ),
     ),
     model_pb2.Model(
         name="vectors",
@@ -84,20 +87,27 @@ def align(result: generation_pb2.GenerateResult, text: str) -> None:
 
 
 def make_attention(request: attention_pb2.AttendRequest) -> attention_pb2.AttendResponse:
-    """Cross-attention of a text to itself in capitals, or to a target; none of a pair."""
+    """Weights of a text in capitals, or of a target, to the text; of each kind that is asked for.
+
+    If none is, cross-attention, or of a pair that of the encoder.
+    """
     text = request.input.text
     tokens = [
         model_pb2.Token(id=ord(letter), text=letter, start_offset=place, end_offset=place + 1)
         for place, letter in enumerate(text)
     ]
     target = request.target.text or text.upper()
+    written = [model_pb2.Token(id=ord(letter), text=letter) for letter in target]
     rest = 0.25 / (len(text) - 1)
+    kind_of_all = (
+        attention_pb2.ATTENTION_KIND_ENCODER_SELF
+        if request.input.text_pair
+        else attention_pb2.ATTENTION_KIND_CROSS
+    )
     return attention_pb2.AttendResponse(
         attentions=[
             attention_pb2.Attention(
-                kind=attention_pb2.ATTENTION_KIND_ENCODER_SELF
-                if request.input.text_pair
-                else attention_pb2.ATTENTION_KIND_CROSS,
+                kind=kind,
                 layers=[0],
                 heads=[0, 1],
                 shape=[1, 1, len(target), len(text)],
@@ -107,9 +117,11 @@ def make_attention(request: attention_pb2.AttendRequest) -> attention_pb2.Attend
                     for column in range(len(text))
                 ],
             )
+            for kind in request.kinds or [kind_of_all]
         ],
         source_tokens=tokens,
-        target_tokens=[model_pb2.Token(id=ord(letter), text=letter) for letter in target],
+        target_tokens=written,
+        decoder_input_tokens=written,
         source_text=text,
         target_text=target,
         truncated_token_count=3 if request.truncate else 0,

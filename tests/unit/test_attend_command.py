@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
+import grpc
 import pytest
 
 from command_line import run
-from fake_server import FakeServer
+from fake_server import FakeServer, Refusal
 from seqserve.commands.picture_file import measure
-from seqserve.v1 import attention_pb2
+from seqserve.v1 import attention_pb2, model_pb2
 
 
 def test_attend_prints_what_each_target_token_came_from(server: FakeServer) -> None:
@@ -23,13 +24,68 @@ def test_attend_prints_what_each_target_token_came_from(server: FakeServer) -> N
         "A\ta 0.750\tc 0.125\tt 0.125\n"
         "T\tt 0.750\tc 0.125\ta 0.125\n",
     )
-    (request,) = server.requests
+    asked, request = server.requests
+    assert asked.model_name == "fake"  # for its kind of attention
     result = run(server, "attend", "aba")
     assert result.stdout.splitlines()[0] == "A\ta[0] 0.750\tb 0.125\ta[2] 0.125"
     assert (request.model_name, request.input.text) == ("fake", "cat")
     assert request.reduction == attention_pb2.ATTENTION_REDUCTION_MEAN
-    assert not request.kinds
+    assert request.kinds == [attention_pb2.ATTENTION_KIND_CROSS]
     assert not request.HasField("target")
+
+
+@pytest.mark.parametrize(
+    ("encoder_layers", "decoder_layers", "reduction", "kind"),
+    [
+        (4, 2, "mean", "CROSS"),
+        (4, 0, "mean", "ENCODER_SELF"),
+        (0, 2, "mean", "CROSS"),
+        (4, 2, "rollout", "ENCODER_SELF"),
+        (0, 2, "rollout", "DECODER_SELF"),
+        (0, 0, "mean", "ENCODER_SELF"),
+    ],
+)
+def test_attend_asks_for_no_more_than_it_shows(
+    server: FakeServer, encoder_layers: int, decoder_layers: int, reduction: str, kind: str
+) -> None:
+    """A layer that the encoder alone has is not refused for kinds that nobody asked for."""
+    (shown,) = [model for model in server.models if model.name == "fake"]
+    server.models = [model_pb2.Model()]
+    server.models[0].CopyFrom(shown)
+    server.models[0].ClearField("attention")
+    if encoder_layers or decoder_layers:
+        server.models[0].attention.CopyFrom(
+            model_pb2.AttentionSettings(
+                encoder_layer_count=encoder_layers, decoder_layer_count=decoder_layers, head_count=4
+            )
+        )
+    result = run(server, "attend", "ab", "--version", "1", "--reduction", reduction)
+    assert result.exit_code == 0
+    asked, request = server.requests
+    assert (asked.model_name, asked.model_version) == ("", "1")
+    assert request.kinds == [attention_pb2.AttentionKind.Value(f"ATTENTION_KIND_{kind}")]
+
+
+def test_kinds_that_are_named_are_asked_for_at_once(server: FakeServer) -> None:
+    """And so is everything with --json: there is nothing to choose."""
+    run(server, "attend", "ab", "--kind", "encoder_self", "--kind", "cross")
+    run(server, "attend", "ab", "--json")
+    named, unnamed = server.requests
+    assert named.kinds == [
+        attention_pb2.ATTENTION_KIND_ENCODER_SELF,
+        attention_pb2.ATTENTION_KIND_CROSS,
+    ]
+    assert not unnamed.kinds
+
+
+def test_a_model_that_is_not_there_is_one_line(server: FakeServer) -> None:
+    """Also when it is the call for its kinds that says so."""
+    server.refusals = [Refusal(grpc.StatusCode.NOT_FOUND, "there is no model 'x'")]
+    result = run(server, "attend", "--model", "x", "ab")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.startswith("error: ")
+    assert "there is no model 'x'" in result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_options_of_attend_reach_the_request(server: FakeServer) -> None:
@@ -52,7 +108,7 @@ def test_options_of_attend_reach_the_request(server: FakeServer) -> None:
 
 def test_pairs_show_the_attention_of_the_encoder(server: FakeServer) -> None:
     """There is no other."""
-    result = run(server, "attend", "ab", "--pair", "cd")
+    result = run(server, "attend", "ab", "--model", "vectors", "--pair", "cd")
     assert result.stdout == "a\ta 0.750\tb 0.250\nb\tb 0.750\ta 0.250\n"
 
 

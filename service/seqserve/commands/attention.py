@@ -10,7 +10,8 @@ from typing import Any
 import click
 import numpy as np
 
-from seqserve.client import AttendOptions, Attention, AttentionWeights, Priority
+from seqserve.client import AttendOptions, Attention, AttentionWeights, Client, Priority
+from seqserve.client.attention_results import AttentionKind
 from seqserve.client.results import Token
 from seqserve.commands.attention_picture import Matrices
 from seqserve.commands.invocation import (
@@ -41,8 +42,8 @@ _NUM_SHOWN = 3
     "kinds",
     multiple=True,
     type=click.Choice(_KINDS),
-    help="Who attends to what; may be given several times. By default cross, of encoders "
-    "encoder_self; with --json all.",
+    help="Who attends to what; may be given several times. By default cross, of encoders and as "
+    "rollout encoder_self; with --json all.",
 )
 @click.option(
     "--layer", "layers", type=int, multiple=True, help="From 0; may be given several times."
@@ -95,35 +96,44 @@ def attend(
             f"--reduction {reduction} leaves several matrices, which are printed with --json only; "
             f"choose one of {', '.join(_TO_ONE)}, or add --json"
         )
-    options = AttendOptions(
-        model=call.model,
-        version=call.version,
-        target=target_text,
-        text_pair=pair,
-        source_language=source_language,
-        target_language=target_language,
-        kinds=kinds,
-        layers=layers,
-        heads=heads,
-        reduction=reduction or ("none" if call.as_json else "mean"),
-        truncate=truncate,
-        priority=priority,
-        prompt_name=prompt_name,
-    )
     with call.connect() as client:
+        if not kinds and not call.as_json:
+            # Layers that are named must be there in every kind that is asked for.
+            kinds = (_default_kind(client, call, is_rollout=reduction == "rollout"),)
+        options = AttendOptions(
+            model=call.model,
+            version=call.version,
+            target=target_text,
+            text_pair=pair,
+            source_language=source_language,
+            target_language=target_language,
+            kinds=kinds,
+            layers=layers,
+            heads=heads,
+            reduction=reduction or ("none" if call.as_json else "mean"),
+            truncate=truncate,
+            priority=priority,
+            prompt_name=prompt_name,
+        )
         found = client.attend(source, **options)
     if call.as_json:
         click.echo(json.dumps(_to_record(found), ensure_ascii=False))
     elif out is not None:
-        _draw(found, kinds or _default_kinds(found), out)
+        _draw(found, kinds, out)
     else:
-        _print(found, kinds or _default_kinds(found))
+        _print(found, kinds)
     note_truncation(1, found.truncated_token_count)
 
 
-def _default_kinds(found: Attention) -> tuple[str, ...]:
-    """What the target came from; of encoders, what the source looks at."""
-    return ("cross",) if found.cross is not None else ("encoder_self",)
+def _default_kind(client: Client, call: Call, *, is_rollout: bool) -> AttentionKind:
+    """What the target came from; of encoders and of rollouts, what a text sees of itself."""
+    settings = client.get_model(call.model, call.version).attention
+    if settings is None or not settings.decoder_layer_count:
+        # A model that cannot tell its attention says so when it is asked.
+        return "encoder_self"
+    if not is_rollout:
+        return "cross"
+    return "encoder_self" if settings.encoder_layer_count else "decoder_self"
 
 
 def _draw(found: Attention, kinds: tuple[str, ...], out: Path) -> None:
