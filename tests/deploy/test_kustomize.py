@@ -51,6 +51,17 @@ def test_every_file_is_listed() -> None:
         assert {name for name in listed if name.endswith(".yaml")} == found
 
 
+def test_every_path_that_is_named_is_there() -> None:
+    """In comments, too, from the file that names it."""
+    named = [
+        path.parent / name
+        for path in FOLDER.parent.rglob("*.yaml")
+        for name in re.findall(r"(?<![\w./])\.\./[\w./-]*\w", path.read_text(encoding="utf-8"))
+    ]
+    assert len(named) > 30
+    assert [str(path) for path in named if not path.exists()] == []
+
+
 def test_every_component_is_used() -> None:
     """By an overlay, so that it is checked with everything else."""
     used = {
