@@ -6,7 +6,6 @@ sources of any length, some longer than any that was trained on. No word is on b
 
 import dataclasses
 import random
-from collections.abc import Sequence
 
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -110,8 +109,3 @@ def make_column_tokenizer() -> Tokenizer:
     tokenizer.add_special_tokens(special)
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     return tokenizer
-
-
-def mean_length(examples: Sequence[Example]) -> float:
-    """Source tokens of an example."""
-    return sum(len(example.source) for example in examples) / len(examples)
