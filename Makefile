@@ -135,7 +135,7 @@ sbom: $(BIN)/python  ## Lists what a server installs, as CycloneDX JSON: dist/se
 	$(PIP) --constraint constraints.txt --editable '.[sbom]'
 	$(PYTHON) -m venv --clear --without-pip $(VENV)/server
 	$(BIN)/python -m pip --python $(VENV)/server/bin/python install --quiet \
-		--disable-pip-version-check $(PIP_OPTIONS) --constraint constraints.txt '.[playground,sentencepiece]'
+		--disable-pip-version-check $(PIP_OPTIONS) --constraint constraints.txt '.[playground,sentencepiece,tracing]'
 	mkdir -p dist
 	$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --mc-type application \
 		--output-reproducible --output-format JSON --output-file dist/seqserve.cdx.json \

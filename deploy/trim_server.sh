@@ -25,4 +25,4 @@ PYTHONHASHSEED=0 $python -m compileall -q -j 0 --invalidation-mode unchecked-has
 
 /opt/seqserve/bin/seqserve serve --help > /dev/null
 /opt/seqserve/bin/seqserve generate --help > /dev/null
-$python -c "import seqserve.playground.playground"
+$python -c "import seqserve.playground.playground, seqserve.tracing"

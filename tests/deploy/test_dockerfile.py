@@ -4,6 +4,7 @@ import re
 import tomllib
 from pathlib import Path
 
+from deploy_files import GIVEN_ELSEWHERE
 from seqserve.config import ServerConfig
 from seqserve.config_source import PREFIX
 
@@ -37,7 +38,7 @@ def test_no_torch_is_installed_and_the_user_is_not_root() -> None:
     installs = re.findall(r"pip install .+", stage("build") + stage("build-gpu"))
     assert all("--constraint constraints.txt" in one for one in installs)
     wanted = [one.removesuffix(" \\").split()[-1].strip("'") for one in installs]
-    assert wanted[:2] == [".[playground,sentencepiece]", "cyclonedx-bom"]
+    assert wanted[:2] == [".[playground,sentencepiece,tracing]", "cyclonedx-bom"]
     assert re.fullmatch(r"onnxruntime-gpu\[cuda,cudnn\]==.+", wanted[2])
     assert len(wanted) == 3
     for name in ("server", "export"):
@@ -45,6 +46,21 @@ def test_no_torch_is_installed_and_the_user_is_not_root() -> None:
     for name in ("cpu", "gpu"):
         assert stage(name).startswith("FROM server AS ")
         assert "USER" not in stage(name)
+
+
+def test_image_has_what_settings_need() -> None:
+    """The chart takes these settings, and a server without the extra would refuse to start."""
+    needed = {
+        extra
+        for name, field in ServerConfig.model_fields.items()
+        if name not in GIVEN_ELSEWHERE
+        for extra in re.findall(r"seqserve\[(\w+)\]", field.description or "")
+    }
+    (extras,) = re.findall(r"'\.\[(.+)\]'", stage("build"))
+    assert needed
+    assert needed <= set(extras.split(","))
+    listed = re.findall(r"'\.\[(.+)\]'", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    assert extras in listed  # by `make sbom`
 
 
 def test_gpu_has_the_onnxruntime_that_is_pinned() -> None:

@@ -89,7 +89,7 @@ def test_image_is_small_and_has_no_more_than_a_server(image: str) -> None:
     installed, listed = json.loads(output)
     names = {one["name"] for one in listed["components"]}
     assert names | {"seqserve"} == set(installed)
-    assert {"onnxruntime", "tokenizers", "grpcio", "sentencepiece"} <= names
+    assert {"onnxruntime", "tokenizers", "grpcio", "sentencepiece", "opentelemetry-sdk"} <= names
     assert names.isdisjoint({"torch", "transformers", "onnx", "pip", "setuptools"})
     assert listed["metadata"]["component"]["name"] == "seqserve"
 
