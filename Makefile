@@ -19,7 +19,8 @@ FUZZ_SECONDS ?= 60
 SOAK_MINUTES ?= 5
 # The seed of a soak that is to be the same again.
 SOAK_SEED ?=
-# More options for the decode benchmark: --only offline,online --setting max_batch_size=128.
+# More options for the decode benchmark: --only offline,online --setting max_batch_size=128. For
+# `make bench-part` those of the part: --help.
 BENCH_OPTIONS ?=
 BENCH_PYTHON = PYTHONPATH=service:export:tests $(BIN)/python
 PROTOS := $(sort $(wildcard proto/seqserve/v1/*.proto))
@@ -31,7 +32,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc \
 	--mypy_out=quiet:service --mypy_grpc_out=quiet:service
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo serve programs test test-unit check format proto metrics-page bench bench-export bench-long fuzz soak parity train bench-deploy deploy-files deploy-check sbom clean
+.PHONY: help install demo serve programs test test-unit check format proto metrics-page bench bench-part bench-export bench-long fuzz soak parity train bench-deploy deploy-files deploy-check sbom clean
 
 help:  ## Lists the targets.
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -115,6 +116,9 @@ bench: $(VENV)/bench.stamp $(PEERS)/stamp  ## Measures the server against its pe
 	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
 	$(BENCH_PYTHON) -m bench.encode --extent $(BENCH) --peer-python $(PEERS)/bin/python
 	$(if $(filter full,$(BENCH)),$(BENCH_PYTHON) -m bench.serve --rounds 9)
+
+bench-part: $(VENV)/bench.stamp  ## Measures one thing: PART=attention_cost, step_profile, or another module of tests/bench.
+	$(BENCH_PYTHON) -m bench.$(or $(PART),$(error set PART to a module of tests/bench)) $(BENCH_OPTIONS)
 
 bench-long: $(VENV)/dev.stamp  ## Sends 100,000 calls of every kind; the server's memory stays flat.
 	$(BENCH_PYTHON) -m bench.long_run --store $(STORE)
