@@ -115,7 +115,7 @@ bench-export: $(VENV)/dev.stamp  ## Exports checkpoints of published sizes, and 
 bench: $(VENV)/bench.stamp $(PEERS)/stamp  ## Measures the server against its peers; BENCH=full for all models and rounds.
 	$(BENCH_PYTHON) -m bench.decode --extent $(BENCH) $(BENCH_OPTIONS)
 	$(BENCH_PYTHON) -m bench.encode --extent $(BENCH) --peer-python $(PEERS)/bin/python
-	$(if $(filter full,$(BENCH)),$(BENCH_PYTHON) -m bench.serve --rounds 9)
+	$(if $(filter full,$(BENCH)),$(BENCH_PYTHON) -m bench.serve --rounds 5)
 
 bench-part: $(VENV)/bench.stamp  ## Measures one thing: PART=attention_cost, step_profile, or another module of tests/bench.
 	$(BENCH_PYTHON) -m bench.$(or $(PART),$(error set PART to a module of tests/bench)) $(BENCH_OPTIONS)

@@ -68,7 +68,7 @@ async def test_rowwise_layers_alone_and_together_alike(
 async def test_shipped_model_bears_int8(tmp_path: Path, serving: MakeServer) -> None:
     """Of 300 unseen words, more than 95 % are pronounced as in fp32, and as many are right.
 
-    ``tests/bench/number_formats.py`` measures all 6,000: 99.1 %, so that 15 others among 300 would
+    ``tests/bench/number_formats.py`` measures all 6,000: 99.3 %, so that 15 others among 300 would
     be a chance of less than 1 in 10^6.
     """
     report = export_model(CHECKPOINT, tmp_path / "store", name="g2p", dtype="int8")
