@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import json
 import os
 import signal
@@ -45,11 +46,10 @@ def test_callers_share_the_texts(server: FakeServer) -> None:
         *("--num-beams", "3", "a", "bb", "c"),
     )
     requests = calls(server, generation_pb2.GenerateRequest)
-    assert sorted([one.text for one in request.inputs] for request in requests[:3]) == [
-        ["a", "bb"],
-        ["bb", "c"],
-        ["c", "a"],
-    ]
+    pairs = collections.Counter(tuple(one.text for one in request.inputs) for request in requests)
+    assert set(pairs) == {("a", "bb"), ("bb", "c"), ("c", "a")}
+    # Two calls at a time are under way, and may come in another order than they were made in.
+    assert max(pairs.values()) - min(pairs.values()) <= 1
     assert {request.options.num_beams for request in requests} == {3}
     assert {request.priority for request in requests} == {priority_pb2.PRIORITY_HIGH}
     assert (found["model"], found["task"], found["concurrency"]) == ("fake/1", "generate", 2)
