@@ -162,14 +162,18 @@ async def test_bodies_are_bounded_in_all() -> None:
     ]
 
 
-async def test_body_of_unknown_length_is_refused() -> None:
-    """Browsers know it."""
+@pytest.mark.parametrize("length", ["", "2"])
+async def test_body_of_unknown_length_is_refused(length: str) -> None:
+    """Browsers know it. One in chunks may have any length, whatever else is said of it."""
     async with playing() as setting, setting.browse() as browser:
-        headers = {"content_length": "", "transfer_encoding": "chunked"}
+        headers = {"content_length": length, "transfer_encoding": "chunked"}
         answer = await browser.call(MODELS, {}, **headers)
+        assert not setting.servicer.arrived.is_set()
     assert answer.status == (
-        "411 INVALID_ARGUMENT: the header Content-Length must tell the length of the body"
+        "411 INVALID_ARGUMENT: the header Content-Length must tell the length of the body, and no "
+        "Transfer-Encoding may be beside it"
     )
+    assert answer.headers["connection"] == "close"
 
 
 async def test_body_that_does_not_come_is_not_waited_for() -> None:

@@ -95,13 +95,19 @@ class Connection:
         """Reads a body of known length.
 
         Raises:
-            HttpError: It does not come within the time, or is no body.
+            HttpError: It does not come within the time, is longer, or is no body.
         """
         body = bytearray()
         try:
             async with asyncio.timeout(seconds):
                 while isinstance(event := await self._next_event(), h11.Data):
                     body += event.data
+                    if len(body) > num_bytes:
+                        raise HttpError(
+                            400,
+                            grpc.StatusCode.INVALID_ARGUMENT,
+                            f"the body has more than the {num_bytes} bytes that were announced",
+                        )
         except TimeoutError:
             raise HttpError(
                 408,

@@ -128,11 +128,13 @@ def _length_of(head: Head, most: int) -> int:
         HttpError: It is not told, or too large.
     """
     lengths = head.all("content-length")
-    if not lengths:
+    # Where both are given the length means nothing: a body in chunks ends when it says so.
+    if not lengths or head.all("transfer-encoding"):
         raise HttpError(
             411,
             grpc.StatusCode.INVALID_ARGUMENT,
-            "the header Content-Length must tell the length of the body",
+            "the header Content-Length must tell the length of the body, and no Transfer-Encoding "
+            "may be beside it",
         )
     num_bytes = int(lengths[0])  # h11 has seen to it that it is one number
     if num_bytes > most:
