@@ -41,6 +41,8 @@ class ToldServicer(
         """Set when a call has been cancelled."""
         self.arrived = asyncio.Event()
         """Set when a call has come."""
+        self.models = model_pb2.ListModelsResponse()
+        """What is told when models are listed."""
         self.metadata: dict[str, str | bytes] = {}
         """Of the latest call."""
 
@@ -54,10 +56,10 @@ class ToldServicer(
             await self._refuse(context)
 
     async def ListModels(self, request: Any, context: Any) -> Any:  # noqa: N802
-        """No models."""
+        """Those that a test wants; none by itself."""
         with self._noting(context):
             await self._refuse(context)
-            return model_pb2.ListModelsResponse()
+            return self.models
 
     async def Embed(self, request: Any, context: Any) -> Any:  # noqa: N802
         """Never answers by itself."""

@@ -89,6 +89,18 @@ class Places:
     def __exit__(self, *error: object) -> None:
         self.release()
 
+    def resize(self, num_places: int) -> None:
+        """Takes more places, or gives some back, so that so many are held. Event loop only.
+
+        Raises:
+            OverloadedError: There are not so many; those that were held still are.
+        """
+        if num_places < self._num_held:
+            self.release(self._num_held - num_places)
+        elif num_places > self._num_held:
+            self._admission.admit(num_places - self._num_held)
+            self._num_held = num_places
+
     def release(self, num_places: int | None = None) -> None:
         """Gives places back: so many, or all that are left. Event loop only."""
         num_given = self._num_held if num_places is None else num_places

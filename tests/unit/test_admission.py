@@ -74,6 +74,21 @@ def test_places_given_back_early_are_given_back_once() -> None:
     assert admission.num_outstanding == 0
 
 
+def test_request_that_turns_out_to_be_of_another_size_holds_what_it_is() -> None:
+    """More only as far as there is more; what it had stays its own."""
+    admission = Admission(5)
+    with admission.admit(3) as places:
+        places.resize(5)
+        assert admission.num_outstanding == 5
+        places.resize(2)
+        assert admission.num_outstanding == 2
+        with admission.admit(1):
+            with pytest.raises(OverloadedError, match=r"^3 inputs are .* 3 more would"):
+                places.resize(5)
+            assert admission.num_outstanding == 3
+    assert admission.num_outstanding == 0
+
+
 async def test_end_of_all_requests_can_be_waited_for() -> None:
     """Places that are taken meanwhile are waited for, too."""
     admission = Admission(5)

@@ -18,7 +18,7 @@ PATIENCE_SECONDS = 30.0
 """For what takes a second: a busy machine has time, and what grows with the square takes hours."""
 MAX_MEMORY_KIB = 131_072
 _READ = """
-import asyncio, resource, sys
+import resource, sys
 from seqserve.playground.http_error import HttpError
 from seqserve.playground.message_json import read_message
 from seqserve.v1 import encoding_pb2
@@ -29,7 +29,7 @@ def measure():
 body = eval(sys.argv[1])
 before = measure()
 try:
-    asyncio.run(read_message(body, encoding_pb2.EmbedRequest))
+    read_message(body, encoding_pb2.EmbedRequest)
 except HttpError as error:
     print(error.code, measure() - before)
 """
@@ -60,19 +60,17 @@ def test_body_without_sense_is_refused_soon(body: str) -> None:
     assert memory_kib < MAX_MEMORY_KIB
 
 
-async def test_as_many_values_as_may_be_are_read() -> None:
+def test_as_many_values_as_may_be_are_read() -> None:
     """With all the quotes and signs that texts may have in them; one more is refused."""
     texts = ['"\\[{,'] * (MOST_FIELDS - 2)
-    message = await read_message(json.dumps({"inputs": texts}).encode(), encoding_pb2.EmbedRequest)
+    message = read_message(json.dumps({"inputs": texts}).encode(), encoding_pb2.EmbedRequest)
     assert list(message.inputs) == texts
     with pytest.raises(HttpError, match=f"^the body has more than {MOST_FIELDS} values in all;"):
-        await read_message(
-            json.dumps({"inputs": [*texts, "", ""]}).encode(), encoding_pb2.EmbedRequest
-        )
+        read_message(json.dumps({"inputs": [*texts, "", ""]}).encode(), encoding_pb2.EmbedRequest)
 
 
-async def test_names_are_no_values() -> None:
+def test_names_are_no_values() -> None:
     """As many values as may be, each with one: twice as many strings."""
     pairs = ", ".join(f'"{number}": ""' for number in range(MOST_FIELDS))
     with pytest.raises(HttpError, match="has no field named"):
-        await read_message(b"{" + pairs.encode() + b"}", encoding_pb2.EmbedRequest)
+        read_message(b"{" + pairs.encode() + b"}", encoding_pb2.EmbedRequest)

@@ -12,8 +12,8 @@ from google.protobuf.message import Message
 
 from seqserve.playground.connection import Connection, Head
 from seqserve.playground.http_error import HttpError
-from seqserve.playground.message_json import write_message
 from seqserve.playground.page import Page
+from seqserve.playground.scribe import Scribe
 from seqserve.servicers.request_id import REQUEST_ID_KEY
 
 _SAFE = (
@@ -50,27 +50,27 @@ async def send_page(connection: Connection, head: Head, page: Page) -> None:
 
 
 async def send_message(
-    connection: Connection, answers: AsyncIterator[Message], request_id: str
+    connection: Connection, answers: AsyncIterator[Message], scribe: Scribe, request_id: str
 ) -> None:
     """Answers with the only message of a call."""
-    body = await write_message(await anext(answers))
-    length = ("content-length", str(len(body)))
-    await connection.send_head(200, [*_SAFE, _JSON, (REQUEST_ID_KEY, request_id), length])
-    await connection.send_data(body)
+    async with scribe.writing(await anext(answers), request_id) as body:
+        length = ("content-length", str(len(body)))
+        await connection.send_head(200, [*_SAFE, _JSON, (REQUEST_ID_KEY, request_id), length])
+        await connection.send_data(body)
     await connection.send_end()
 
 
 async def send_messages(
-    connection: Connection, answers: AsyncIterator[Message], request_id: str
+    connection: Connection, answers: AsyncIterator[Message], scribe: Scribe, request_id: str
 ) -> None:
     """Answers with the messages of a call, each as soon as it is there."""
-    first = await anext(answers, None)  # an error that comes in its place has a code of its own
+    message = await anext(answers, None)  # an error in place of the first has a code of its own
     await connection.send_head(200, [*_SAFE, _LINES, _UNBUFFERED, (REQUEST_ID_KEY, request_id)])
     try:
-        if first is not None:
-            await connection.send_data(await write_message(first) + b"\n")
-        async for message in answers:
-            await connection.send_data(await write_message(message) + b"\n")
+        while message is not None:
+            async with scribe.writing(message, request_id) as line:
+                await connection.send_data(line + b"\n")
+            message = await anext(answers, None)
     except HttpError as error:
         await connection.send_data(_to_json(error))
     await connection.send_end()

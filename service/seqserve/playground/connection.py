@@ -23,8 +23,10 @@ from seqserve.playground.http_error import HttpError
 _MAX_HEAD_BYTES = 16_384
 """Of a request line with its headers, as metadata on the gRPC port."""
 _READ_BYTES = 65_536
+_WRITE_BYTES = 65_536
+"""At a time, so that no more than that waits for the other side beside the answer itself."""
 _WRITE_SECONDS = 30.0
-"""For a browser to take what it was sent before; then it counts as gone."""
+"""For a browser to take so much of it; then it counts as gone."""
 _LISTEN_SECONDS = 1.0
 """To bodies that are not read, so that their senders get to see why."""
 GONE = (ConnectionError, TimeoutError, ssl.SSLError)
@@ -127,9 +129,10 @@ class Connection:
 
     async def send_data(self, data: bytes) -> None:
         """Sends a part of the body, and waits until there is room for the next."""
-        self._write(h11.Data(data=data))
-        async with asyncio.timeout(_WRITE_SECONDS):
-            await self._writer.drain()
+        for begin in range(0, len(data), _WRITE_BYTES):
+            self._write(h11.Data(data=data[begin : begin + _WRITE_BYTES]))
+            async with asyncio.timeout(_WRITE_SECONDS):
+                await self._writer.drain()
 
     async def send_end(self) -> None:
         """Ends the answer."""

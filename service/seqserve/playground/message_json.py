@@ -1,9 +1,8 @@
-"""Between JSON and messages, by protobuf's own rules; what is large, in a thread.
+"""Between JSON and messages, by protobuf's own rules.
 
 Source: the JSON mapping of protobuf, https://protobuf.dev/programming-guides/json
 """
 
-import asyncio
 import re
 from typing import TypeVar
 
@@ -13,7 +12,6 @@ from google.protobuf.message import Message
 
 from seqserve.playground.http_error import HTTP_CODES, HttpError
 from seqserve.servicers.malformed import MOST_FIELDS
-from seqserve.servicers.offloading import INLINE_CHARACTERS
 
 _Message = TypeVar("_Message", bound=Message)
 
@@ -26,25 +24,12 @@ _MOST_STRINGS = 2 * MOST_FIELDS
 """Each value may have a name."""
 
 
-async def read_message(body: bytes, kind: type[_Message]) -> _Message:
+def read_message(body: bytes, kind: type[_Message]) -> _Message:
     """Makes a message of a body.
 
     Raises:
         HttpError: It is no JSON, or no such message; the error says where.
     """
-    if len(body) <= INLINE_CHARACTERS:
-        return _read(body, kind)
-    return await asyncio.to_thread(_read, body, kind)
-
-
-async def write_message(message: Message) -> bytes:
-    """Makes one line of JSON, without its end."""
-    if message.ByteSize() <= INLINE_CHARACTERS:
-        return _write(message)
-    return await asyncio.to_thread(_write, message)
-
-
-def _read(body: bytes, kind: type[_Message]) -> _Message:
     name = kind.DESCRIPTOR.name
     # Millions of empty values fit into a body, of which objects would be made before gRPC's own
     # limit is asked.
@@ -66,7 +51,8 @@ def _read(body: bytes, kind: type[_Message]) -> _Message:
     return message
 
 
-def _write(message: Message) -> bytes:
+def write_message(message: Message) -> bytes:
+    """Makes one line of JSON, without its end."""
     return json_format.MessageToJson(message, indent=None, ensure_ascii=False).encode()
 
 

@@ -33,8 +33,8 @@ class Playground:
         """
         self._inner = InnerServer(interceptors, config)
         gateway = Gateway(self._inner, has_tokens=has_tokens)
-        site = Site(read_page(), gateway, config)
-        self._listener = Listener(config, open_handshake(config), site.serve)
+        self._site = Site(read_page(), gateway, config)
+        self._listener = Listener(config, open_handshake(config), self._site.serve)
         self.inner_port = 0
         """Where calls go, once it has started."""
 
@@ -53,10 +53,12 @@ class Playground:
         try:
             return await self._listener.start()
         except ConfigurationError:
+            self._site.close()
             await self._inner.stop()
             raise
 
     async def stop(self) -> None:
         """Lets answers end that are being written, and closes everything."""
         await self._listener.stop()
+        self._site.close()
         await self._inner.stop()

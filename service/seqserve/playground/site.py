@@ -1,5 +1,6 @@
 """What there is behind the HTTP port: the page, and the calls that it makes."""
 
+import asyncio
 import contextlib
 
 import grpc
@@ -7,20 +8,23 @@ import structlog
 
 from seqserve.admission import Admission
 from seqserve.config import ServerConfig
-from seqserve.errors import OverloadedError
+from seqserve.errors import DeadlineError, OverloadedError
 from seqserve.playground.answer import send_error, send_message, send_messages, send_page
 from seqserve.playground.connection import GONE, Connection, Head
 from seqserve.playground.gateway import Gateway
 from seqserve.playground.http_error import HttpError, from_ours
-from seqserve.playground.message_json import read_message
 from seqserve.playground.method import METHODS, Method
 from seqserve.playground.origin import check_host, check_origin
 from seqserve.playground.page import Page
+from seqserve.playground.scribe import Scribe
 from seqserve.servicers.request_id import request_id_of
+from seqserve.time_limit import overdue_message
 
 _log = structlog.get_logger(__name__)
 _IDLE_SECONDS = 60.0
 """For the next request on a connection."""
+_LAST_SECONDS = 1.0
+"""Beyond what a call may take, in which one that took all of it is told so."""
 _INTERNAL = HttpError(
     500,
     grpc.StatusCode.INTERNAL,
@@ -39,6 +43,11 @@ class Site:
         # As messages on the gRPC port: what has come and is not answered yet.
         max_bytes = config.max_outstanding_bytes or 32 * config.max_message_bytes
         self._bodies = Admission(max_bytes, noun="bytes of bodies")
+        self._scribe = Scribe(max_bytes)
+
+    def close(self) -> None:
+        """Answers nothing more."""
+        self._scribe.close()
 
     async def serve(self, connection: Connection) -> None:
         """Answers what comes over a connection until it ends."""
@@ -59,16 +68,23 @@ class Site:
 
     async def _answer(self, connection: Connection, head: Head) -> None:
         request_id = request_id_of(head.headers)
+        # From here to the last byte of the answer: who does not read it would wait for ever.
+        most_seconds = self._config.max_request_seconds
+        patience = asyncio.timeout(most_seconds + _LAST_SECONDS)
         try:
-            check_host(head.all("host"), self._names)
-            if head.path == "/":
-                await send_page(connection, head, self._page)
-                return
-            await self._call(connection, head, _find_method(head), request_id)
+            async with patience:
+                check_host(head.all("host"), self._names)
+                if head.path == "/":
+                    await send_page(connection, head, self._page)
+                    return
+                await self._call(connection, head, _find_method(head), request_id)
         except HttpError as error:
             await send_error(connection, error, request_id)
         except GONE:
-            raise
+            if not patience.expired():
+                raise
+            late = DeadlineError(overdue_message(most_seconds, "the answer was written"))
+            await send_error(connection, from_ours(late, request_id), request_id)
         except Exception as error:
             _log.error("playground failed", request_id=request_id, exc_info=error)
             await send_error(connection, _INTERNAL, request_id)
@@ -91,11 +107,11 @@ class Site:
             raise from_ours(error, request_id) from error
         with places:
             body = await connection.read_body(num_bytes, self._config.max_request_seconds)
-            message = await read_message(body, method.request_type)
+            message = await self._scribe.read(body, method.request_type)
             answers = self._gateway.call(method, message, metadata)
             async with contextlib.aclosing(answers):
                 send = send_messages if method.is_streamed else send_message
-                await connection.while_watched(send(connection, answers, request_id))
+                await connection.while_watched(send(connection, answers, self._scribe, request_id))
 
 
 def _find_method(head: Head) -> Method:
