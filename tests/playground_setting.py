@@ -107,4 +107,4 @@ async def playing(*, has_tokens: bool = False, **settings: Any) -> AsyncIterator
     try:
         yield Setting(playground, servicer, port)
     finally:
-        await playground.stop()
+        await playground.stop(0.0)

@@ -263,7 +263,8 @@ class Server:
             _log.warning("drain ran out of time", unanswered=num_left)
             await self._calls.end(_END_SECONDS)
         if self._playground is not None:
-            await self._playground.stop()
+            # Its calls are done; what they came to may still be on its way to browsers.
+            await self._playground.stop(config.drain_seconds - (time.monotonic() - began_at))
         # An open watch would hold a stop for its whole grace.
         self._health.close()
         await asyncio.gather(

@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import threading
 from pathlib import Path
 
 import grpc
 import pytest
 from google.protobuf import json_format
+from google.protobuf.message import Message
 
+import seqserve.playground.listener as listener_module
+import seqserve.playground.scribe as scribe_module
 from bearer_metadata import INFER
 from browser_call import PATIENCE_SECONDS, STREAM, Browser
 from browser_call import browsing as browsing_port
@@ -18,6 +22,7 @@ from held_engine import HeldEngine
 from playground_setting import MODELS
 from seqserve.__main__ import _ready_line
 from seqserve.config import ServerConfig
+from seqserve.playground.message_json import write_message
 from seqserve.v1 import generation_pb2, model_pb2
 from serving import MakeServer, RunningServer
 
@@ -181,6 +186,34 @@ async def test_stop_answers_what_has_begun(
             await stop
     assert answer.code == 200
     assert "result" in answer.lines[-1]
+
+
+async def test_stop_waits_for_answers_that_are_being_written(
+    serving: MakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their calls are done by then, and a moment is too short for megabytes of JSON."""
+    is_open = threading.Event()
+
+    def write(message: Message) -> bytes:
+        assert is_open.wait(PATIENCE_SECONDS)
+        return write_message(message)
+
+    monkeypatch.setattr(listener_module, "_END_SECONDS", 0.05)
+    monkeypatch.setattr(scribe_module, "INLINE_CHARACTERS", 0)
+    monkeypatch.setattr(scribe_module, "write_message", write)
+    async with (
+        serving(playground=True, playground_port=0) as running,
+        browsing_port(running.ports.playground) as browser,
+    ):
+        answer = asyncio.create_task(browser.call(MODELS, {}))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not running.count_calls("OK", f"/{MODELS}"):
+                await asyncio.sleep(0.005)
+        stop = asyncio.create_task(running.server.stop())
+        await asyncio.sleep(1.0)
+        is_open.set()
+        assert (await answer).code == 200
+        await stop
 
 
 async def embed(browser: Browser) -> int:

@@ -139,7 +139,7 @@ async def test_answer_that_is_being_written_is_finished_at_the_stop() -> None:
         setting.servicer.turns.release()
         await browser.send(STREAM, {"input": {"text": "one two"}})
         first = await browser.line()
-        stop = asyncio.create_task(setting.playground.stop())
+        stop = asyncio.create_task(setting.playground.stop(PATIENCE_SECONDS))
         await asyncio.sleep(0)
         setting.servicer.turns.release()
         rest = await browser.rest()
@@ -153,7 +153,7 @@ async def test_stop_waits_for_no_connection_without_a_request() -> None:
     async with playing() as setting, setting.browse() as browser:
         await browser.call(MODELS, {})
         async with asyncio.timeout(1.0):
-            await setting.playground.stop()
+            await setting.playground.stop(PATIENCE_SECONDS)
         assert await browser.reader.read() == b""
 
 

@@ -11,13 +11,14 @@ import contextlib
 import dataclasses
 import email.utils
 import ssl
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from collections.abc import Sequence as Items
 from typing import Any
 
 import grpc
 import h11
 
+from seqserve.errors import UnavailableError
 from seqserve.playground.http_error import HttpError
 
 _MAX_HEAD_BYTES = 16_384
@@ -60,8 +61,9 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self.has_answered = False
         """Whether the answer to the latest request has begun."""
-        self._is_idle = True
         self._is_last = False
+        self._patience: asyncio.Timeout | None = None
+        """With a request that has not come yet, or not all of it."""
 
     @property
     def host(self) -> str:
@@ -78,13 +80,11 @@ class Connection:
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
         self.has_answered = False
-        self._is_idle = True
         try:
-            async with asyncio.timeout(seconds):
+            async with self._waiting(seconds):
                 event = await self._next_event()
         except TimeoutError:
             return None
-        self._is_idle = False
         if not isinstance(event, h11.Request):
             return None
         target = event.target.decode("ascii")
@@ -98,10 +98,11 @@ class Connection:
 
         Raises:
             HttpError: It does not come within the time, is longer, or is no body.
+            UnavailableError: The server stops, and nothing has come to be answered.
         """
         body = bytearray()
         try:
-            async with asyncio.timeout(seconds):
+            async with self._waiting(seconds):
                 while isinstance(event := await self._next_event(), h11.Data):
                     body += event.data
                     if len(body) > num_bytes:
@@ -111,6 +112,8 @@ class Connection:
                             f"the body has more than the {num_bytes} bytes that were announced",
                         )
         except TimeoutError:
+            if self._is_last:
+                raise UnavailableError("the server is shutting down; try another replica") from None
             raise HttpError(
                 408,
                 grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -165,10 +168,10 @@ class Connection:
         return are_done and not self._is_last
 
     def finish(self) -> None:
-        """Lets the answer that is under way be the last, and waits for no further request."""
+        """Lets the answer that is under way be the last, and waits for nothing else to come."""
         self._is_last = True
-        if self._is_idle:
-            self._reader.feed_eof()
+        if self._patience is not None:
+            self._patience.reschedule(0.0)
 
     @property
     def has_read_all(self) -> bool:
@@ -188,6 +191,15 @@ class Connection:
             async with asyncio.timeout(_LISTEN_SECONDS):
                 await self._writer.wait_closed()
         self._writer.transport.abort()
+
+    @contextlib.asynccontextmanager
+    async def _waiting(self, seconds: float) -> AsyncIterator[None]:
+        """Bounds a wait for the other side; ``finish`` ends it."""
+        try:
+            async with asyncio.timeout(0.0 if self._is_last else seconds) as self._patience:
+                yield
+        finally:
+            self._patience = None
 
     def _write(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
         # A list would be asked for one buffer; none but a closed connection has none.

@@ -15,7 +15,8 @@ _log = structlog.get_logger(__name__)
 _MAX_CONNECTIONS = 128
 """At the same time; further ones are closed at once."""
 _END_SECONDS = 2.0
-"""Given to answers that are being written when the server stops."""
+"""Given to answers that are being written when the server stops, at least: to be told errors, too.
+"""
 
 
 class Listener:
@@ -62,17 +63,26 @@ class Listener:
         bound: int = listening.getsockname()[1]
         return bound
 
-    async def stop(self) -> None:
-        """Accepts nobody any more, and ends what is left after a moment."""
+    async def stop(self, seconds: float) -> None:
+        """Accepts nobody any more, answers the requests that have come, and ends what is left.
+
+        Args:
+            seconds: Until then. Who has not asked for anything is not waited for.
+        """
         if self._server is not None:
             self._server.close()
-        for connection in self._connections.values():
-            if connection is not None:
+        tasks = set(self._connections)
+        for task, connection in self._connections.items():
+            if connection is None:
+                task.cancel()
+            else:
                 connection.finish()
-        if tasks := set(self._connections):
-            await asyncio.wait(tasks, timeout=_END_SECONDS)
-        for task in tasks:
-            task.cancel()
+        if tasks:
+            _, left = await asyncio.wait(tasks, timeout=max(seconds, _END_SECONDS))
+            if left:
+                _log.warning("playground's drain ran out of time", unanswered=len(left))
+            for task in left:
+                task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

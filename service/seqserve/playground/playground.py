@@ -57,8 +57,12 @@ class Playground:
             await self._inner.stop()
             raise
 
-    async def stop(self) -> None:
-        """Lets answers end that are being written, and closes everything."""
-        await self._listener.stop()
+    async def stop(self, seconds: float) -> None:
+        """Answers the requests that have come, and closes everything.
+
+        Args:
+            seconds: For all answers to be written and read.
+        """
+        await self._listener.stop(seconds)
         self._site.close()
         await self._inner.stop()

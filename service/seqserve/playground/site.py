@@ -8,7 +8,7 @@ import structlog
 
 from seqserve.admission import Admission
 from seqserve.config import ServerConfig
-from seqserve.errors import DeadlineError, OverloadedError
+from seqserve.errors import DeadlineError, SeqserveError
 from seqserve.playground.answer import send_error, send_message, send_messages, send_page
 from seqserve.playground.connection import GONE, Connection, Head
 from seqserve.playground.gateway import Gateway
@@ -80,6 +80,8 @@ class Site:
                 await self._call(connection, head, _find_method(head), request_id)
         except HttpError as error:
             await send_error(connection, error, request_id)
+        except SeqserveError as error:
+            await send_error(connection, from_ours(error, request_id), request_id)
         except GONE:
             if not patience.expired():
                 raise
@@ -101,11 +103,7 @@ class Site:
         )
         metadata = self._gateway.to_metadata(head, connection.host, request_id)
         num_bytes = _length_of(head, self._config.max_message_bytes)
-        try:
-            places = self._bodies.admit(num_bytes)
-        except OverloadedError as error:
-            raise from_ours(error, request_id) from error
-        with places:
+        with self._bodies.admit(num_bytes):
             body = await connection.read_body(num_bytes, self._config.max_request_seconds)
             message = await self._scribe.read(body, method.request_type)
             answers = self._gateway.call(method, message, metadata)
