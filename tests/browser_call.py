@@ -88,6 +88,13 @@ class Browser:
             self.writer.write(self._http.send(event) or b"")
         await self.writer.drain()
 
+    async def announce(self, path: str, headers: dict[str, str]) -> None:
+        """Sends the head of a request alone."""
+        pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
+        head = h11.Request(method="POST", target=path, headers=pairs)
+        self.writer.write(self._http.send(head) or b"")
+        await self.writer.drain()
+
     async def receive(self) -> Answer:
         """Reads an answer."""
         async with asyncio.timeout(PATIENCE_SECONDS):

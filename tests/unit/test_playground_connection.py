@@ -21,7 +21,7 @@ async def read(data: bytes) -> bytes:
     nobody = cast("asyncio.StreamWriter", None)  # to whom nothing is written
     connection = Connection(reader, nobody, is_encrypted=False)
     assert await connection.read_head(SECONDS) is not None
-    return await connection.read_body(2, SECONDS)
+    return await connection.read_body(2, SECONDS, lambda _: None)
 
 
 async def test_no_more_is_read_than_was_announced() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 import sys
@@ -176,16 +177,54 @@ async def test_body_of_unknown_length_is_refused(length: str) -> None:
     assert answer.headers["connection"] == "close"
 
 
-async def test_body_that_does_not_come_is_not_waited_for() -> None:
-    """Longer than a call may take."""
-    async with playing(max_request_seconds=0.1) as setting, setting.browse() as browser:
+@pytest.mark.parametrize(("seconds", "pause_seconds"), [(0.1, 60.0), (60.0, 0.1)])
+async def test_body_that_does_not_come_is_not_waited_for(
+    seconds: float, pause_seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No longer than a call may take, and no longer than a few seconds without any of it."""
+    monkeypatch.setattr(connection_module, "_PAUSE_SECONDS", pause_seconds)
+    async with playing(max_request_seconds=seconds) as setting, setting.browse() as browser:
         head = f"POST /api/{MODELS} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
         browser.writer.write(f"{head}Content-Type: application/json\r\n\r\n{{".encode())
-        data = await browser.reader.read()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            data = await browser.reader.read()
     assert data.startswith(b"HTTP/1.1 408 ")
     assert json.loads(data.partition(b"\r\n\r\n")[2])["error"]["message"] == (
-        "the body has not come within 0.1 seconds (1 of 9 bytes have)"
+        f"the body has not come within {seconds:g} seconds, or has paused for {pause_seconds:g} "
+        "(1 of 9 bytes have)"
     )
+
+
+async def test_bodies_that_do_not_come_take_no_places() -> None:
+    """Announcing them is free, and so keeps nobody out."""
+    settings: dict[str, Any] = {"max_message_bytes": 1024, "max_outstanding_bytes": 1024}
+    async with playing(**settings) as setting, contextlib.AsyncExitStack() as stack:
+        for _ in range(4):
+            silent = await stack.enter_async_context(setting.browse())
+            headers = {"host": "localhost", "content-type": "application/json"}
+            await silent.announce(f"/api/{MODELS}", headers | {"content-length": "1024"})
+        browser = await stack.enter_async_context(setting.browse())
+        answers = [await browser.call(MODELS, b"{" + b" " * 900 + b"}") for _ in range(2)]
+    assert [answer.code for answer in answers] == [200, 200]
+
+
+async def test_body_is_refused_as_soon_as_it_is_too_much() -> None:
+    """What has come of it until then makes room for others."""
+    settings: dict[str, Any] = {"max_message_bytes": 1024, "max_outstanding_bytes": 1024}
+    async with playing(**settings) as setting, setting.browse() as one, setting.browse() as other:
+        await one.send(EMBED, {"inputs": ["a" * 900]})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await setting.servicer.arrived.wait()
+        headers = {"host": "localhost", "content-type": "application/json"}
+        await other.announce(f"/api/{MODELS}", headers | {"content-length": "1024"})
+        other.writer.write(b" " * 60)
+        await asyncio.sleep(0.05)
+        other.writer.write(b" " * 600)
+        answer = await other.receive()
+        async with setting.browse() as third:
+            assert (await third.call(MODELS, b"{" + b" " * 60 + b"}")).code == 200
+    assert answer.code == 429
+    assert answer.headers["connection"] == "close"
 
 
 async def test_connection_without_a_request_is_closed() -> None:

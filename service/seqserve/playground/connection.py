@@ -11,7 +11,7 @@ import contextlib
 import dataclasses
 import email.utils
 import ssl
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -24,6 +24,8 @@ from seqserve.playground.http_error import HttpError
 _MAX_HEAD_BYTES = 16_384
 """Of a request line with its headers, as metadata on the gRPC port."""
 _READ_BYTES = 65_536
+_PAUSE_SECONDS = 5.0
+"""For a body that has begun to go on: what has come of it holds places."""
 _WRITE_BYTES = 65_536
 """At a time, so that no more than that waits for the other side beside the answer itself."""
 _WRITE_SECONDS = 30.0
@@ -93,8 +95,16 @@ class Connection:
         headers = [(key.decode("ascii"), value.decode("latin-1")) for key, value in event.headers]
         return Head(event.method.decode("ascii"), target.partition("?")[0], headers)
 
-    async def read_body(self, num_bytes: int, seconds: float) -> bytes:
+    async def read_body(
+        self, num_bytes: int, seconds: float, admit: Callable[[int], object]
+    ) -> bytes:
         """Reads a body of known length.
+
+        Args:
+            num_bytes: The length.
+            seconds: For all of it. It must not pause for longer than a few either.
+            admit: Called with the number of bytes that have come whenever there are more; what it
+                raises ends the body.
 
         Raises:
             HttpError: It does not come within the time, is longer, or is no body.
@@ -103,7 +113,7 @@ class Connection:
         body = bytearray()
         try:
             async with self._waiting(seconds):
-                while isinstance(event := await self._next_event(), h11.Data):
+                while isinstance(event := await self._next_part(), h11.Data):
                     body += event.data
                     if len(body) > num_bytes:
                         raise HttpError(
@@ -111,14 +121,15 @@ class Connection:
                             grpc.StatusCode.INVALID_ARGUMENT,
                             f"the body has more than the {num_bytes} bytes that were announced",
                         )
+                    admit(len(body))
         except TimeoutError:
             if self._is_last:
                 raise UnavailableError("the server is shutting down; try another replica") from None
             raise HttpError(
                 408,
                 grpc.StatusCode.DEADLINE_EXCEEDED,
-                f"the body has not come within {seconds:g} seconds ({len(body)} of {num_bytes} "
-                "bytes have)",
+                f"the body has not come within {seconds:g} seconds, or has paused for "
+                f"{_PAUSE_SECONDS:g} ({len(body)} of {num_bytes} bytes have)",
             ) from None
         if not isinstance(event, h11.EndOfMessage):
             raise ConnectionResetError("the connection ended within a body")
@@ -204,6 +215,10 @@ class Connection:
     def _write(self, event: h11.Response | h11.Data | h11.EndOfMessage) -> None:
         # A list would be asked for one buffer; none but a closed connection has none.
         self._writer.write(self._http.send(event) or b"")
+
+    async def _next_part(self) -> h11.Event | type[h11.PAUSED]:
+        async with asyncio.timeout(_PAUSE_SECONDS):
+            return await self._next_event()
 
     async def _next_event(self) -> h11.Event | type[h11.PAUSED]:
         """The next thing that the other side says.

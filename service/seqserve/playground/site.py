@@ -103,8 +103,10 @@ class Site:
         )
         metadata = self._gateway.to_metadata(head, connection.host, request_id)
         num_bytes = _length_of(head, self._config.max_message_bytes)
-        with self._bodies.admit(num_bytes):
-            body = await connection.read_body(num_bytes, self._config.max_request_seconds)
+        # What has come takes places, and not what was announced: that may never come.
+        with self._bodies.admit(0) as places:
+            seconds = self._config.max_request_seconds
+            body = await connection.read_body(num_bytes, seconds, places.resize)
             message = await self._scribe.read(body, method.request_type)
             answers = self._gateway.call(method, message, metadata)
             async with contextlib.aclosing(answers):
