@@ -74,3 +74,11 @@ def test_names_are_no_values() -> None:
     pairs = ", ".join(f'"{number}": ""' for number in range(MOST_FIELDS))
     with pytest.raises(HttpError, match="has no field named"):
         read_message(b"{" + pairs.encode() + b"}", encoding_pb2.EmbedRequest)
+
+
+@pytest.mark.parametrize("body", [b'{"%b": 1}', b'{"inputs": "%b"}'])
+def test_refusal_does_not_send_the_body_back(body: bytes) -> None:
+    """Its beginning says enough."""
+    with pytest.raises(HttpError, match=r"^the body is no EmbedRequest in JSON: ") as caught:
+        read_message(body % (b"a" * 1_000_000), encoding_pb2.EmbedRequest)
+    assert len(str(caught.value)) < 2000

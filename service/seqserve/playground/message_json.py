@@ -22,6 +22,8 @@ again from each quote in it, which takes seconds for ten thousand of them.
 """
 _MOST_STRINGS = 2 * MOST_FIELDS
 """Each value may have a name."""
+_REASON_CHARACTERS = 1000
+"""Of what is wrong with a body, which may quote megabytes of it."""
 
 
 def read_message(body: bytes, kind: type[_Message]) -> _Message:
@@ -47,7 +49,10 @@ def read_message(body: bytes, kind: type[_Message]) -> _Message:
     try:
         message: _Message = json_format.Parse(text, kind())
     except json_format.ParseError as error:
-        raise _refusal(f"the body is no {name} in JSON: {error}") from error
+        reason = str(error)
+        if len(reason) > _REASON_CHARACTERS:
+            reason = f"{reason[:_REASON_CHARACTERS]}..."
+        raise _refusal(f"the body is no {name} in JSON: {reason}") from error
     return message
 
 
