@@ -278,14 +278,31 @@ async def test_page_is_read_and_not_written() -> None:
 
 
 async def test_connections_beyond_the_limit_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that are open go on."""
+    """Those with a request go on."""
     monkeypatch.setattr(listener_module, "_MAX_CONNECTIONS", 1)
     async with playing() as setting, setting.browse() as browser:
-        assert (await browser.get()).code == 200
+        await browser.send(STREAM, {"input": {"text": "one"}})
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await setting.servicer.arrived.wait()
         async with browsing(setting.port) as other:
             with pytest.raises(ConnectionError):
                 await other.get()
-        assert (await browser.get()).code == 200
+        setting.servicer.turns.release()
+        assert (await browser.receive()).code == 200
+
+
+async def test_connection_without_a_request_makes_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that has waited longest: connections that are only kept open keep nobody out."""
+    monkeypatch.setattr(listener_module, "_MAX_CONNECTIONS", 2)
+    async with playing() as setting, setting.browse() as first, setting.browse() as second:
+        assert (await first.get()).code == 200
+        assert (await second.get()).code == 200
+        assert (await first.get()).code == 200
+        async with setting.browse() as third:
+            assert (await third.get()).code == 200
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await second.reader.read() == b""
+        assert (await first.get()).code == 200
 
 
 async def test_reader_that_does_not_read_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,8 @@ class Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
         self.has_answered = False
         """Whether the answer to the latest request has begun."""
+        self.waits_since = 0.0
+        """When it began to wait for the latest request, on the loop's clock."""
         self._is_last = False
         self._patience: asyncio.Timeout | None = None
         """With a request that has not come yet, or not all of it."""
@@ -82,6 +84,7 @@ class Connection:
         if self._http.our_state is h11.DONE:
             self._http.start_next_cycle()
         self.has_answered = False
+        self.waits_since = asyncio.get_running_loop().time()
         try:
             async with self._waiting(seconds):
                 event = await self._next_event()
@@ -177,6 +180,12 @@ class Connection:
         """Whether another request may follow."""
         are_done = self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
         return are_done and not self._is_last
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it waits for a request, and has not been told to wait no more."""
+        is_waiting = self._patience is not None and self._http.their_state is h11.IDLE
+        return is_waiting and not self._is_last
 
     def finish(self) -> None:
         """Lets the answer that is under way be the last, and waits for nothing else to come."""

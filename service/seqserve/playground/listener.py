@@ -13,7 +13,7 @@ from seqserve.playground.handshake import Handshake
 
 _log = structlog.get_logger(__name__)
 _MAX_CONNECTIONS = 128
-"""At the same time; further ones are closed at once."""
+"""At the same time. A further one takes the place of one without a request, or is closed."""
 _END_SECONDS = 2.0
 """Given to answers that are being written when the server stops, at least: to be told errors, too.
 """
@@ -88,7 +88,7 @@ class Listener:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
-        if len(self._connections) >= _MAX_CONNECTIONS:
+        if len(self._connections) >= _MAX_CONNECTIONS and not self._make_room():
             _log.warning("playground has too many connections", most=_MAX_CONNECTIONS)
             writer.transport.abort()
             return
@@ -113,3 +113,15 @@ class Listener:
             writer.transport.abort()
         finally:
             del self._connections[task]
+
+    def _make_room(self) -> bool:
+        """Ends the connection that has waited longest for a request; whether there is one.
+
+        Else a few that are only kept open would keep everybody out.
+        """
+        idle = [one for one in self._connections.values() if one is not None and one.is_idle]
+        # Those that end are there until the other side has heard of it.
+        if not idle or len(self._connections) >= 2 * _MAX_CONNECTIONS:
+            return False
+        min(idle, key=lambda one: one.waits_since).finish()
+        return True
