@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.autoscaling_policy import SYNC_SECONDS, Autoscaler, Behavior, Target
-from bench.autoscaling_replica import RESULTS, TARGET_TOKENS, Costs, Replica
+from bench.autoscaling_replica import DECODING, RESULTS, TARGET_TOKENS, Costs, Replica
 from bench.marked_table import to_markdown, write
 
 PATH = RESULTS / "autoscaling.json"
@@ -164,7 +164,7 @@ def _percentiles(latencies: Mapping[int, float]) -> dict[str, float]:
 
 def compare_with_measured(costs: Costs) -> list[dict[str, float]]:
     """One replica at the rates at which the benchmark measured a server."""
-    content = json.loads((RESULTS / "decode.json").read_text(encoding="utf-8"))
+    content = json.loads(DECODING.read_text(encoding="utf-8"))
     online = content["parts"]["online"]
     rows = []
     for name in ("50%", "80%"):

@@ -50,6 +50,18 @@ def test_sentences_have_the_figures_of_the_result_files() -> None:
         f"reaches {ratios['grpc_vs_raw']:.2f} of the graph alone in int8 and "
         f"{seconds['raw_fp32'] / seconds['seqserve_fp32']:.2f} in fp32."
     ) in text
+    other = read("decode_other_machine.json")
+    offline = other["parts"]["offline"]
+    greedy, beams = (
+        statistics.median(offline[name]["tokens_per_second"]["ctranslate2"])
+        for name in ("greedy", "beam4")
+    )
+    ratios = other["ratios"]
+    assert (
+        f"came to {ratios['offline_greedy']:.2f} greedy, {ratios['offline_beam4']:.2f} with 4 "
+        f"beams and {ratios['online_throughput']:.2f} for arrivals"
+    ) in text
+    assert f"({greedy:,.0f} and {beams:,.0f} tokens/s)" in text
     beside = small["fairness_seconds"]["beside"]
     assert (
         f"takes {1000 * statistics.median(beside):.0f} ms in the median and "
