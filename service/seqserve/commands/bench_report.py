@@ -1,7 +1,6 @@
 """What a load came to: how its calls ended, how many there were, how long they took."""
 
 import collections
-from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from typing import Any
 
@@ -52,7 +51,7 @@ def summarize(load: Load, outcomes: Items[Outcome], until_seconds: float) -> dic
         "inputs_per_second": sum(answer.input_count for answer in ended),
         "tokens_per_second": sum(answer.token_count for answer in ended),
     }
-    durations: dict[str, Iterable[float]] = {
+    durations: dict[str, list[float]] = {
         "latency_seconds": [one.ended_at - one.due_at for one in measured if one.code == "OK"],
         "first_token_seconds": [
             answer.first_token_seconds
@@ -73,11 +72,9 @@ def summarize(load: Load, outcomes: Items[Outcome], until_seconds: float) -> dic
         "codes": dict(collections.Counter(one.code for one in measured).most_common()),
         "messages": messages,
         **{key: count / seconds if seconds else 0.0 for key, count in counts.items()},
-        **{key: spread for key, values in durations.items() if (spread := _spread(list(values)))},
+        **{key: spread for key, values in durations.items() if (spread := _spread(values))},
         "truncated_token_count": sum(answer.truncated_token_count for answer in answers),
-        "cached_share": np.mean([timing.is_cached for timing in timings]).item()
-        if timings
-        else 0.0,
+        "cached_share": sum(timing.is_cached for timing in timings) / max(1, len(timings)),
         "max_lag_seconds": max((one.sent_at - one.due_at for one in measured), default=0.0),
     }
 
